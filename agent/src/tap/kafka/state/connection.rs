@@ -1,0 +1,389 @@
+//! One connection: frames as they arrive, in both directions, and which request an answer belongs
+//! to. What they say is told to the parts of the state that it is about.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use flowtap_record::{Kind, Outcome, escape_bytes};
+use serde_json::json;
+
+use super::answers;
+use super::context::{Context, Peer, Unseen};
+use super::fetches::{self, Fetches, Tools};
+use super::groups::{Client, Spot};
+use super::publishes::{BatchNumber, MAX_BATCH, Sent};
+use super::requests::{self, Question};
+use super::{Shared, fault_details};
+use crate::tap::Side;
+use crate::tap::kafka::feed::{Ends, Head, Loss, What};
+use crate::tap::kafka::wire::{Fault, Part, RecordStream, TopicId, TopicRef, api, key};
+
+/// Requests that wait for an answer. A client with more of them sends without ever reading.
+const MAX_ASKED: usize = 4096;
+
+/// The state of one connection.
+pub(crate) struct Connection {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) client: Client,
+    ends: Box<Ends>,
+    client_id: Option<Box<[u8]>>,
+    pub(crate) software: Option<String>,
+    opened: bool,
+    up: Receiving,
+    down: Receiving,
+    asked: VecDeque<Asked>,
+    pub(crate) fetches: Fetches,
+}
+
+/// A request that waits for its answer.
+struct Asked {
+    correlation: i32,
+    question: Question,
+}
+
+/// The frame that is being received on one side.
+enum Receiving {
+    Nothing,
+    Whole { head: Box<Head>, body: Vec<u8> },
+    Produce(Box<Producing>),
+    Fetch { head: Box<Head>, answer: Box<fetches::Answer> },
+    Skipped,
+}
+
+/// A Produce request that is being received.
+struct Producing {
+    head: Box<Head>,
+    stream: RecordStream,
+    acks: i16,
+    /// The partition that is being read, and the id by which its topic is named.
+    spot: Option<Spot>,
+    id: Option<TopicId>,
+    /// How the answer will name each batch.
+    batches: Vec<SentBatch>,
+}
+
+/// A batch that an answer will tell of.
+#[derive(Debug)]
+pub(crate) struct SentBatch {
+    pub(crate) spot: Spot,
+    pub(crate) id: Option<TopicId>,
+    pub(crate) number: BatchNumber,
+}
+
+impl Connection {
+    pub(crate) fn new(number: i64, ends: Box<Ends>) -> Self {
+        Self {
+            peer: Arc::new(Peer { number, ..Peer::default() }),
+            client: Arc::from(""),
+            ends,
+            client_id: None,
+            software: None,
+            opened: false,
+            up: Receiving::Nothing,
+            down: Receiving::Nothing,
+            asked: VecDeque::new(),
+            fetches: Fetches::default(),
+        }
+    }
+
+    /// Something happened on the connection.
+    pub(crate) fn take(&mut self, cx: &mut Context<'_>, shared: &mut Shared, what: What) {
+        match what {
+            What::Opened(_) => {}
+            What::Begin(side, head) => self.begin(cx, side, head),
+            What::Piece(side, bytes) => self.piece(cx, shared, side, &bytes),
+            What::End(side) => self.end(cx, shared, side),
+            What::Lost(side, loss) => self.lost(cx, shared, side, loss),
+            What::Principal(name) => {
+                Arc::make_mut(&mut self.peer).principal = Some(name);
+            }
+            What::Unread(head) => {
+                self.open(cx);
+                let name = api(head.key).map(|api| api.name);
+                let what = json!({"api": name, "key": head.key, "version": head.version});
+                cx.gap(&self.peer, &Unseen::new("version_unknown", what));
+            }
+            What::Opaque(reason) => {
+                cx.env.metrics.opaque_connections.inc();
+                cx.gap(&self.peer, &Unseen::new("opaque", json!({"why": reason})));
+            }
+            What::Closed(reason) => self.closed(cx, shared, reason),
+        }
+    }
+
+    fn receiving(&mut self, side: Side) -> &mut Receiving {
+        match side {
+            Side::Client => &mut self.up,
+            Side::Broker => &mut self.down,
+        }
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>, side: Side, head: Box<Head>) {
+        if side == Side::Client {
+            self.identify(&head);
+            if !matches!(head.key, key::API_VERSIONS | key::SASL_HANDSHAKE | key::SASL_AUTHENTICATE)
+            {
+                self.open(cx);
+            }
+        }
+        let receiving = match (side, head.key) {
+            (Side::Client, key::PRODUCE) => Receiving::Produce(Box::new(Producing {
+                stream: RecordStream::produce(head.version, MAX_BATCH),
+                head,
+                acks: 1,
+                spot: None,
+                id: None,
+                batches: Vec::new(),
+            })),
+            (Side::Broker, key::FETCH) => match self.answered(head.correlation) {
+                Some(Question::Fetch(asked)) => {
+                    let answer = Box::new(self.fetches.answer(head.version, asked));
+                    Receiving::Fetch { head, answer }
+                }
+                _ => Receiving::Skipped,
+            },
+            _ => Receiving::Whole { body: Vec::with_capacity(head.size.min(1 << 20)), head },
+        };
+        *self.receiving(side) = receiving;
+    }
+
+    fn piece(&mut self, cx: &mut Context<'_>, shared: &mut Shared, side: Side, bytes: &[u8]) {
+        let receiving = std::mem::replace(self.receiving(side), Receiving::Skipped);
+        let receiving = match receiving {
+            Receiving::Whole { head, mut body } => {
+                body.extend_from_slice(bytes);
+                Receiving::Whole { head, body }
+            }
+            Receiving::Produce(mut producing) => {
+                match self.produce(cx, shared, &mut producing, bytes) {
+                    Ok(()) => Receiving::Produce(producing),
+                    Err(fault) => {
+                        self.misread(cx, &producing.head, fault);
+                        self.sent(&mut producing);
+                        Receiving::Skipped
+                    }
+                }
+            }
+            Receiving::Fetch { head, mut answer } => {
+                let mut tools = self.tools(shared);
+                match answer.piece(cx, &mut tools, bytes) {
+                    Ok(()) => Receiving::Fetch { head, answer },
+                    Err(fault) => {
+                        answer.end(&mut tools);
+                        self.misread(cx, &head, fault);
+                        Receiving::Skipped
+                    }
+                }
+            }
+            skipped => skipped,
+        };
+        *self.receiving(side) = receiving;
+    }
+
+    fn tools<'t>(&'t self, shared: &'t mut Shared) -> Tools<'t> {
+        Tools {
+            cluster: &mut shared.cluster,
+            groups: &mut shared.groups,
+            offsets: &self.fetches,
+            peer: &self.peer,
+            client: &self.client,
+            scratch: &mut shared.scratch,
+            texts: &mut shared.texts,
+        }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, shared: &mut Shared, side: Side) {
+        match std::mem::replace(self.receiving(side), Receiving::Nothing) {
+            Receiving::Whole { head, body } if side == Side::Client => {
+                match requests::read(self, shared, &head, &body) {
+                    Ok(Some(question)) => self.ask(head.correlation, question),
+                    Ok(None) => {}
+                    Err(fault) => self.misread(cx, &head, fault),
+                }
+            }
+            Receiving::Whole { head, body } => {
+                let question = self.answered(head.correlation);
+                let read = question.map_or(Ok(()), |question| {
+                    answers::read(cx, self, shared, &head, question, &body)
+                });
+                if let Err(fault) = read {
+                    self.misread(cx, &head, fault);
+                }
+            }
+            Receiving::Produce(mut producing) => self.sent(&mut producing),
+            Receiving::Fetch { answer, .. } => answer.end(&mut self.tools(shared)),
+            Receiving::Nothing | Receiving::Skipped => {}
+        }
+    }
+
+    /// The rest of a frame was not kept.
+    fn lost(&mut self, cx: &mut Context<'_>, shared: &mut Shared, side: Side, loss: Loss) {
+        let reason = match loss {
+            Loss::Memory => "memory",
+            Loss::Size => "frame_too_large",
+            Loss::Cut => "cut",
+        };
+        let name = |head: &Head| api(head.key).map(|api| api.name);
+        match std::mem::replace(self.receiving(side), Receiving::Skipped) {
+            // The connection ended within it: nobody got it either.
+            _ if loss == Loss::Cut => {}
+            Receiving::Fetch { head, answer } => {
+                let mut gap = Unseen::new(reason, json!({"api": name(&head), "size": head.size}));
+                answer.lost(&mut gap);
+                cx.gap(&self.peer, &gap);
+                answer.end(&mut self.tools(shared));
+            }
+            Receiving::Produce(mut producing) => {
+                let details = json!({"api": "Produce", "size": producing.head.size});
+                let mut gap = Unseen::new(reason, details);
+                if let Some((topic, partition)) = &producing.spot {
+                    (gap.topic, gap.partition) = (Some(topic.as_ref()), Some(*partition));
+                }
+                cx.gap(&self.peer, &gap);
+                self.sent(&mut producing);
+            }
+            Receiving::Whole { head, .. } => {
+                let details = json!({"api": name(&head), "size": head.size});
+                cx.gap(&self.peer, &Unseen::new(reason, details));
+            }
+            Receiving::Nothing | Receiving::Skipped => {}
+        }
+    }
+
+    fn misread(&mut self, cx: &mut Context<'_>, head: &Head, fault: Fault) {
+        cx.gap(&self.peer, &Unseen::new("undecodable", fault_details(head, fault)));
+    }
+
+    // === producing ===
+
+    fn produce(
+        &self,
+        cx: &mut Context<'_>,
+        shared: &mut Shared,
+        producing: &mut Producing,
+        piece: &[u8],
+    ) -> Result<(), Fault> {
+        let Producing { stream, acks, spot, id, batches, .. } = producing;
+        stream.feed(piece, &mut |part| match part {
+            Part::Produce(head) => *acks = head.acks,
+            Part::Partition(head) => {
+                *id = match head.topic {
+                    TopicRef::Id(id) => Some(id),
+                    TopicRef::Name(_) => None,
+                };
+                *spot = Some((shared.cluster.name(head.topic), head.partition));
+            }
+            Part::Batch(bytes) => {
+                let Some(spot) = spot else { return };
+                let sent =
+                    Sent { peer: &self.peer, topic: &spot.0, partition: spot.1, acks: *acks };
+                let number = shared.publishes.batch(
+                    cx,
+                    &sent,
+                    bytes,
+                    &mut shared.transactions,
+                    &mut shared.scratch,
+                    &mut shared.texts,
+                );
+                batches.extend(number.map(|number| SentBatch {
+                    spot: spot.clone(),
+                    id: *id,
+                    number,
+                }));
+            }
+            Part::TooLarge { bytes, .. } => {
+                let Some((topic, partition)) = spot else { return };
+                let mut gap = Unseen::new("batch_too_large", json!({"bytes": bytes}));
+                (gap.topic, gap.partition) = (Some(topic.as_ref()), Some(*partition));
+                cx.gap(&self.peer, &gap);
+            }
+            Part::Fetch { .. } => {}
+        })
+    }
+
+    /// A Produce request is complete, or as much of it as could be read.
+    fn sent(&mut self, producing: &mut Producing) {
+        if producing.acks != 0 {
+            let batches = std::mem::take(&mut producing.batches);
+            self.ask(producing.head.correlation, Question::Produce(batches));
+        }
+    }
+
+    // === questions ===
+
+    fn ask(&mut self, correlation: i32, question: Question) {
+        if self.asked.len() == MAX_ASKED {
+            self.asked.pop_front();
+        }
+        self.asked.push_back(Asked { correlation, question });
+    }
+
+    /// What an answer answers. Answers come in the order of the requests; earlier ones that are
+    /// still here were not handed over.
+    fn answered(&mut self, correlation: i32) -> Option<Question> {
+        let at = self.asked.iter().position(|asked| asked.correlation == correlation)?;
+        self.asked.drain(..at);
+        self.asked.pop_front().map(|asked| asked.question)
+    }
+
+    // === who ===
+
+    fn identify(&mut self, head: &Head) {
+        if self.client_id.is_none() && head.client_id.is_some() {
+            self.client_id.clone_from(&head.client_id);
+            self.describe();
+        }
+    }
+
+    /// The client's software is known now.
+    pub(crate) fn describe(&mut self) {
+        let id = self.client_id.as_deref().map(escape_bytes);
+        let client = match (&self.software, &id) {
+            (Some(software), Some(id)) => Some(format!("{software} ({id})")),
+            (Some(software), None) => Some(software.clone()),
+            (None, Some(id)) => Some(format!("({id})")),
+            (None, None) => None,
+        };
+        self.client = Arc::from(client.as_deref().unwrap_or_default());
+        Arc::make_mut(&mut self.peer).client = client;
+    }
+
+    fn open(&mut self, cx: &mut Context<'_>) {
+        if self.opened {
+            return;
+        }
+        self.opened = true;
+        let ends = &self.ends;
+        let details = json!({
+            "what": "connection",
+            "client_address": ends.client,
+            "client_id": self.client_id.as_deref().map(escape_bytes),
+            "local_address": ends.local.map(|local| local.ip().to_string()),
+            "local_port": ends.local.map(|local| local.port()),
+            "broker_address": ends.broker,
+            "broker_id": ends.broker_id,
+        })
+        .to_string();
+        let mut row = cx.row(Kind::Session, &self.peer);
+        row.outcome = Some(Outcome::Opened);
+        row.details = Some(&details);
+        cx.record(&row);
+    }
+
+    fn closed(&mut self, cx: &mut Context<'_>, shared: &mut Shared, reason: &str) {
+        for asked in self.asked.drain(..) {
+            if let Question::Produce(batches) = asked.question {
+                for batch in batches {
+                    shared.publishes.unanswered(batch.number);
+                }
+            }
+        }
+        if self.opened {
+            let mut row = cx.row(Kind::Session, &self.peer);
+            row.outcome = Some(Outcome::Closed);
+            row.reason = Some(reason);
+            row.details = Some(r#"{"what":"connection"}"#);
+            cx.record(&row);
+        }
+    }
+}
