@@ -1,0 +1,114 @@
+//! The server's own numbers, for `/metrics`.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::find::Catalog;
+use crate::flow::Life;
+
+/// All numbers of one server.
+pub(super) struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<Request, Counter>,
+    seconds: Family<Route, Histogram>,
+    objects: Gauge,
+    rows: Gauge,
+    flows: Gauge,
+    index_bytes: Gauge,
+    refused: Gauge,
+    skipped: Gauge,
+    agents: Family<State, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("flowtap")),
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.001, 2.0, 15))
+            }),
+            objects: Gauge::default(),
+            rows: Gauge::default(),
+            flows: Gauge::default(),
+            index_bytes: Gauge::default(),
+            refused: Gauge::default(),
+            skipped: Gauge::default(),
+            agents: Family::default(),
+        };
+        let mut registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register("requests", "Requests answered", metrics.requests.clone());
+        let seconds = metrics.seconds.clone();
+        registry.register_with_unit("request", "Time to answer", Unit::Seconds, seconds);
+        registry.register("objects", "Inbox objects searched", metrics.objects.clone());
+        registry.register("rows", "Rows in them", metrics.rows.clone());
+        registry.register("flows", "Flows known", metrics.flows.clone());
+        registry.register("index_bytes", "Memory of the index", metrics.index_bytes.clone());
+        let refused = metrics.refused.clone();
+        registry.register("objects_refused", "Inbox objects left out", refused);
+        let skipped = metrics.skipped.clone();
+        registry.register("objects_skipped", "Inbox objects beyond the index's size", skipped);
+        registry.register("agents", "Sidecars by state", metrics.agents.clone());
+        drop(registry);
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Counts a request.
+    pub(super) fn request(&self, route: &str, status: u16, took: Duration) {
+        let route = route.to_owned();
+        self.requests.get_or_create(&Request { route: route.clone(), status }).inc();
+        self.seconds.get_or_create(&Route { route }).observe(took.as_secs_f64());
+    }
+
+    /// The text of a scrape.
+    pub(super) fn encode(&self, catalog: &Catalog) -> Result<String, fmt::Error> {
+        let marks = catalog.marks();
+        let number = |gauge: &Gauge, value: usize| {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        number(&self.objects, marks.objects);
+        number(&self.rows, marks.rows);
+        number(&self.flows, marks.flows);
+        number(&self.index_bytes, marks.index_bytes);
+        number(&self.refused, marks.refused);
+        number(&self.skipped, marks.skipped);
+        let coverage = catalog.snapshot().coverage;
+        for life in [Life::Live, Life::Silent, Life::Ended, Life::Died] {
+            let count = coverage.agents.iter().filter(|agent| agent.life == life).count();
+            let state = State { state: life.as_str().to_owned() };
+            number(&self.agents.get_or_create(&state), count);
+        }
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,26 @@
+//! The reading half of Flowtap: from what agents put into the store to answers.
+//!
+//! One direction: [`store`] says which objects are to be read, [`tables`] makes DataFusion tables
+//! and views of them, [`sql`] runs one bounded, read-only query over these, and [`cli`] is the
+//! command `flowtap`.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use flowtap_query::{sql, store::Store, tables};
+//!
+//! let store = Store::open("file:///var/lib/flowtap")?;
+//! let context = tables::context(&store, &tables::Limits::default()).await?;
+//! let rows = sql::query(&context, "SELECT count(*) FROM publishes").await?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod answer;
+pub mod api;
+pub mod cli;
+pub mod find;
+pub mod flow;
+pub mod progress;
+pub mod sql;
+pub mod store;
+pub mod tables;

@@ -1,0 +1,5 @@
+//! The command `flowtap`.
+
+fn main() -> std::process::ExitCode {
+    flowtap_query::cli::main()
+}
