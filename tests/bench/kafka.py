@@ -1,0 +1,217 @@
+"""Kafka's own performance tools, direct and through a sidecar.
+
+Each round produces and consumes once over each way: "direct" and "control" (direct again: what the
+two differ by is the noise), "sidecar" (records everything), "forward" (`record = false`), and
+"kafka-proxy" (grepplabs/kafka-proxy, which records nothing) where its program is given or stands in
+the cache. Broker and tools share one core, the hop has another. Records of 1 kB, acks = all, one
+partition; once as fast as it goes, once at half of what direct reached.
+
+Only the standard library; prints a table and writes JSON.
+"""
+
+import argparse
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import CACHE, ROOT, Child, cpu_seconds, median, peak_kib, pinned
+
+BROKER, SIDECAR, FORWARD, PROXY, ADMIN = 26801, 26811, 26831, 26851, 26871
+TOOLS = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{CACHE}/kafka-4/libs/*"]
+SIZE = 1000
+
+
+def await_port(port, child):
+    for _ in range(600):
+        if child.process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    sys.exit(f"nobody listens on port {port}: {Path(child.log.name).read_text()[-2000:]}")
+
+
+def tool(name, arguments, core, log):
+    command = TOOLS + [f"org.apache.kafka.tools.{name}"] + [str(word) for word in arguments]
+    done = subprocess.run(pinned(core, command), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    Path(log).write_text(done.stdout + done.stderr)
+    if done.returncode:
+        sys.exit(f"{name} failed ({done.returncode}): {(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
+
+
+def produce(port, topic, records, rate, core, log):
+    """Records a second, and milliseconds from send to acknowledgement."""
+    text = tool("ProducerPerformance", [
+        "--topic", topic, "--num-records", records, "--record-size", SIZE, "--throughput", rate,
+        "--bootstrap-server", f"127.0.0.1:{port}", "--command-property", "acks=all"], core, log)
+    last = text.strip().splitlines()[-1]
+    found = re.search(r"([\d.]+) records/sec.*?([\d.]+) ms avg latency.*?(\d+) ms 50th.*?(\d+) ms 99th", last)
+    if not found:
+        sys.exit(f"ProducerPerformance says nothing that is known: {last}")
+    return {"per_s": float(found[1]), "mean_ms": float(found[2]), "p50_ms": int(found[3]),
+            "p99_ms": int(found[4])}
+
+
+def consume(port, topic, records, core, log):
+    """Records a second while fetching, without the time that the group takes to form."""
+    text = tool("ConsumerPerformance", [
+        "--topic", topic, "--num-records", records, "--timeout", 60000, "--group", f"g-{time.time_ns()}",
+        "--bootstrap-server", f"127.0.0.1:{port}"], core, log)
+    names, values = [[cell.strip() for cell in line.split(",")] for line in text.strip().splitlines()[-2:]]
+    said = dict(zip(names, values))
+    return {"per_s": float(said["fetch.nMsg.sec"]), "records": int(said["data.consumed.in.nMsg"])}
+
+
+def hops(options, at, core):
+    """The ways, each with its port and the process that is the hop."""
+    config = at / "agent.toml"
+    config.write_text(
+        f'service = "bench"\nstore = "file://{at}/store"\n[spool]\npath = "{at}/spool"\n'
+        f'[admin]\nlisten = "127.0.0.1:{ADMIN}"\n[[tap]]\nkind = "kafka"\n'
+        f'listen = "127.0.0.1:{SIDECAR}"\nbroker = "127.0.0.1:{BROKER}"\n'
+        f'ports = "{SIDECAR + 1}-{SIDECAR + 9}"\n')
+    forward = at / "forward.toml"
+    forward.write_text(
+        config.read_text().replace("/store", "/store2").replace("/spool", "/spool2")
+        .replace(str(SIDECAR), str(FORWARD)).replace(str(SIDECAR + 1), str(FORWARD + 1))
+        .replace(str(SIDECAR + 9), str(FORWARD + 9)).replace(str(ADMIN), str(ADMIN + 1))
+        + "record = false\n")
+    started = {
+        "sidecar": (SIDECAR, Child(pinned(core, [options.agent, "--config", config]), at / "agent.log")),
+        "forward": (FORWARD, Child(pinned(core, [options.agent, "--config", forward]), at / "forward.log")),
+    }
+    if os.access(options.kafka_proxy, os.X_OK):
+        started["kafka-proxy"] = (PROXY, Child(pinned(core, [
+            options.kafka_proxy, "server", "--bootstrap-server-mapping",
+            f"127.0.0.1:{BROKER},127.0.0.1:{PROXY}", "--dynamic-listeners-disable=false",
+            "--http-disable"]), at / "proxy.log"))
+    else:
+        print(f"kafka-proxy is not there ({options.kafka_proxy}): not measured", flush=True)
+    return started
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--agent", required=True, help="the flowtap-agent to measure")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--records", type=int, default=500_000, help="of 1 kB, each run")
+    parser.add_argument("--kafka-proxy", default=CACHE / "bin/kafka-proxy", help="its program, to compare with")
+    parser.add_argument("--json", default="target/bench/kafka.json")
+    options = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        sys.exit("the benchmark needs two cores")
+    here, there = cores[0], cores[1]
+    folder = tempfile.TemporaryDirectory(prefix="flowtap-bench-")
+    at = Path(folder.name)
+    started = []
+    try:
+        broker = Child(pinned(here, [ROOT / "scripts/kafka.sh", at / "broker", BROKER]), at / "broker.log")
+        started.append(broker)
+        await_port(BROKER, broker)
+        ways = hops(options, at, there)
+        started += [child for _, child in ways.values()]
+        for port, child in ways.values():
+            await_port(port, child)
+        result = measure(options, here, at, ways)
+    finally:
+        for child in reversed(started):
+            child.end()
+    show(result["summary"])
+    Path(options.json).parent.mkdir(parents=True, exist_ok=True)
+    Path(options.json).write_text(json.dumps(result, indent=2))
+    print(f"\n{options.json} has every run.")
+
+
+def measure(options, core, at, ways):
+    ports = {"direct": BROKER, "control": BROKER, **{name: port for name, (port, _) in ways.items()}}
+    order = list(ports)
+
+    def run(way, number, rate):
+        topic = f"bench-{way}-{number}-{rate}"
+        hop = ways[way][1].pid if way in ways else None
+        at_start = cpu_seconds(hop) if hop else 0
+        records = options.records if rate < 0 else min(options.records, rate * 15)
+        did = {"produce": produce(ports[way], topic, records, rate, core, at / f"{topic}.log")}
+        between = cpu_seconds(hop) if hop else 0
+        did["consume"] = consume(ports[way], topic, records, core, at / f"{topic}-c.log")
+        if hop:
+            # What is recorded may be decoded and encoded after the tool has ended.
+            time.sleep(3)
+            end = cpu_seconds(hop)
+            did["produce"]["cpu_us"] = (between - at_start) * 1e6 / records
+            did["consume"]["cpu_us"] = (end - between) * 1e6 / records
+        print(f"  round {number + 1}/{options.rounds} {'half' if rate > 0 else 'full':4} {way:11}"
+              f" produce {did['produce']['per_s']:>8.0f}/s p50 {did['produce']['p50_ms']} ms"
+              f" p99 {did['produce']['p99_ms']} ms   consume {did['consume']['per_s']:>8.0f}/s", flush=True)
+        return did
+
+    print("warming up", flush=True)
+    for way in order:
+        warm = f"warm-{way}"
+        produce(ports[way], warm, 20_000, -1, core, at / "warm.log")
+        consume(ports[way], warm, 20_000, core, at / "warm.log")
+
+    def rounds(rate):
+        turned = [order[number % len(order):] + order[:number % len(order)] for number in range(options.rounds)]
+        return [{way: run(way, number, rate) for way in ways_now} for number, ways_now in enumerate(turned)]
+
+    full = rounds(-1)
+    half_rate = int(median([this["direct"]["produce"]["per_s"] for this in full]) / 2)
+    half = rounds(half_rate)
+    summary = {"direct_per_s": {what: median([this["direct"][what]["per_s"] for this in full])
+                                for what in ("produce", "consume")},
+               "half_rate": half_rate, "ways": {}}
+    for way in order[1:]:
+        said = {}
+        for what in ("produce", "consume"):
+            said[f"{what}_ratio"] = median([this[way][what]["per_s"] / this["direct"][what]["per_s"] for this in full])
+            said[f"half_{what}_ratio"] = median([this[way][what]["per_s"] / this["direct"][what]["per_s"] for this in half])
+            if way in ways:
+                said[f"{what}_cpu_us"] = median([this[way][what]["cpu_us"] for this in full])
+        for quantile in ("mean_ms", "p99_ms"):
+            said[f"half_added_{quantile}"] = median(
+                [this[way]["produce"][quantile] - this["direct"]["produce"][quantile] for this in half])
+        if way in ways:
+            said["peak_mib"] = peak_kib(ways[way][1].pid) / 1024
+        summary["ways"][way] = said
+    return {"summary": summary, "full": full, "half": half}
+
+
+def show(summary):
+    print(f"\ndirect: produced {summary['direct_per_s']['produce']:.0f}/s, consumed"
+          f" {summary['direct_per_s']['consume']:.0f}/s; half the rate is {summary['half_rate']}/s")
+    names = list(summary["ways"])
+    print(f"{'':36}" + "".join(f"{name:>13}" for name in names))
+    rows = [("produced, to direct", "produce_ratio", "{:.3f}"), ("consumed, to direct", "consume_ratio", "{:.3f}"),
+            ("produced at half the rate, to direct", "half_produce_ratio", "{:.3f}"),
+            ("consumed then, to direct", "half_consume_ratio", "{:.3f}"),
+            ("added to send-to-ack then, mean ms", "half_added_mean_ms", "{:.2f}"),
+            ("added to send-to-ack then, p99 ms", "half_added_p99_ms", "{:.1f}"),
+            ("CPU of the hop, us a record produced", "produce_cpu_us", "{:.2f}"),
+            ("CPU of the hop, us a record consumed", "consume_cpu_us", "{:.2f}"),
+            ("peak memory, MiB", "peak_mib", "{:.1f}")]
+    for title, key, form in rows:
+        cells = [form.format(summary["ways"][name][key]) if key in summary["ways"][name] else "" for name in names]
+        print(f"{title:36}" + "".join(f"{cell:>13}" for cell in cells))
+    print("a record is 1 kB: microseconds a record are milliseconds a megabyte")
+    if "kafka-proxy" in names:
+        proxy = summary["ways"]["kafka-proxy"]
+        for name in ("forward", "sidecar"):
+            said = summary["ways"][name]
+            print(f"{name}: CPU of kafka-proxy's produced x"
+                  f" {said['produce_cpu_us'] / proxy['produce_cpu_us']:.2f}, consumed x"
+                  f" {said['consume_cpu_us'] / proxy['consume_cpu_us']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

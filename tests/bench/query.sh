@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# make bench-query: builds the release `flowtap` and measures `why` and `flows` over a million rows.
+# Arguments go to tests/bench/query.py (--help).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+cargo build --release -p flowtap-query --bin flowtap --example fill
+target=${CARGO_TARGET_DIR:-target}/release
+exec /usr/bin/python3 tests/bench/query.py --flowtap "$target/flowtap" --fill "$target/examples/fill" "$@"

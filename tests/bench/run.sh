@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# make bench: builds the release agent and runs PerfTest with and without it. Arguments go to
+# tests/bench/bench.py (--help).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+cargo build --release -p flowtap-agent --bin flowtap-agent
+exec /usr/bin/python3 tests/bench/bench.py --agent "${CARGO_TARGET_DIR:-target}/release/flowtap-agent" "$@"

@@ -1,0 +1,13 @@
+//! Whole-program tests: a service that nobody here wrote, a sidecar, a real broker, a real store,
+//! and `flowtap sql` to read what was recorded. One executable, so that all share two brokers.
+
+mod celery;
+mod crash;
+mod objects;
+mod payloads;
+mod rules;
+mod secrets;
+mod services;
+mod stall;
+mod support;
+mod transport;
