@@ -24,3 +24,4 @@ pub mod progress;
 pub mod sql;
 pub mod store;
 pub mod tables;
+pub mod verify;

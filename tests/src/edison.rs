@@ -39,6 +39,20 @@ impl Edison {
         Self::start_at(folder, self.port, 0, settings)
     }
 
+    /// Ends it by Ctrl-C, as somebody at a terminal does.
+    pub fn interrupt(mut self) -> Interrupted {
+        let folder = self.folder.take().expect("it is taken here only");
+        let pids = std::fs::read_dir(folder.path()).expect("its folder is readable");
+        let pids = pids
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "pid"))
+            .filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok())
+            .collect();
+        self.process.signal(rustix::process::Signal::INT);
+        let status = self.process.wait(crate::PATIENCE);
+        Interrupted { code: status.code(), pids, port: self.port, ports: PORTS + 1, folder }
+    }
+
     fn start_at(folder: Folder, port: u16, orders: u32, settings: &[(&str, &str)]) -> Option<Self> {
         let needed = [
             "/usr/lib/rabbitmq/bin/rabbitmq-server",
@@ -105,11 +119,15 @@ impl Edison {
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{words:?}: {error}: {answer}"))
     }
 
+    /// What the control page tells everybody: faults that are no secret, tickets, the last order.
+    pub fn state(&self) -> Value {
+        let (_, state) = net::http_get(self.port + 30, "/state").expect("the control page answers");
+        serde_json::from_str(&state).expect("it answers JSON")
+    }
+
     /// An order that is placed after now and that stock has parts for.
     pub fn next_order(&self) -> String {
-        let (_, state) = net::http_get(self.port + 30, "/state").expect("the control page answers");
-        let state: Value = serde_json::from_str(&state).expect("it answers JSON");
-        let last = state["last_order"].as_i64().expect("a number");
+        let last = self.state()["last_order"].as_i64().expect("a number");
         // Of a hovercraft, which every tenth order is for, there are no parts.
         let next = if (last + 2) % 10 == 7 { last + 3 } else { last + 2 };
         format!("order-{next}")
@@ -167,6 +185,21 @@ impl Edison {
         eprintln!("{id} is {what} after {:.1} s", began.elapsed().as_secs_f64());
         last
     }
+}
+
+/// What a demo was that somebody ended by Ctrl-C.
+#[derive(Debug)]
+pub struct Interrupted {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// The processes that it had started.
+    pub pids: Vec<u32>,
+    /// The first of its ports.
+    pub port: u16,
+    /// How many it had.
+    pub ports: u16,
+    /// What it keeps.
+    pub folder: Folder,
 }
 
 impl Drop for Edison {

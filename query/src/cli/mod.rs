@@ -1,5 +1,5 @@
 //! The command line of `flowtap`: what can be asked, and how it ends. Exit codes: 0 answered,
-//! 1 no answer or cut off, 2 the command line was wrong; `why` has more.
+//! 1 no answer or cut off, 2 the command line was wrong; `why` and `verify` have more.
 
 mod ask;
 mod flows;
@@ -7,6 +7,7 @@ mod serve;
 mod sql;
 mod tables;
 mod telemetry;
+mod verify;
 mod why;
 mod worker;
 
@@ -31,6 +32,7 @@ enum Command {
     Tail(flows::TailArgs),
     Serve(serve::Args),
     Sql(sql::Args),
+    Verify(verify::Args),
 }
 
 /// The store, for commands that need one.
@@ -62,6 +64,10 @@ pub fn main() -> ExitCode {
         Command::Sql(args) => {
             telemetry::log("warn");
             sql::run(args)
+        }
+        Command::Verify(args) => {
+            telemetry::log("warn");
+            verify::run(&args)
         }
     }
 }

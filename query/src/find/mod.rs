@@ -16,3 +16,4 @@ pub use catalog::{Catalog, FlowEntry, Marks, Order, Snapshot};
 pub use gather::{FlowId, Gathered, Hit, MAX_RECORDS};
 pub use object::{MapKey, hash};
 pub use read::Wanted;
+pub(crate) use status::Statuses;

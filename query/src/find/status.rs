@@ -17,13 +17,13 @@ const AT_ONCE: usize = 16;
 
 /// Status objects as they were read last.
 #[derive(Default)]
-pub(super) struct Statuses {
+pub(crate) struct Statuses {
     known: HashMap<Path, (String, Said)>,
 }
 
 impl Statuses {
     /// Reads what is new. A status that cannot be read or believed is left out.
-    pub(super) async fn refresh(&mut self, store: &Store) -> Result<(), StoreError> {
+    pub(crate) async fn refresh(&mut self, store: &Store) -> Result<(), StoreError> {
         let folder = Path::from("agents");
         let listed: Vec<_> = store
             .objects()
@@ -63,7 +63,7 @@ impl Statuses {
     }
 
     /// All of them, each with the newest watermark among its boot's objects.
-    pub(super) fn said(&self, watermarks: &HashMap<String, Micros>) -> Vec<Said> {
+    pub(crate) fn said(&self, watermarks: &HashMap<String, Micros>) -> Vec<Said> {
         let known = self.known.values().map(|(_, said)| said.clone());
         known
             .map(|said| Said { watermark: watermarks.get(&said.status.boot).copied(), ..said })

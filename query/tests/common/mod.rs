@@ -84,8 +84,21 @@ impl Inbox {
         first: i64,
         rows: &[Observation<'_>],
     ) -> PathBuf {
+        let numbered: Vec<_> = (first..).zip(rows).collect();
+        self.put_numbered(name, footer, agent, boot, &numbered)
+    }
+
+    /// The same with rows that bear any numbers.
+    pub(crate) fn put_numbered(
+        &self,
+        name: &InboxName,
+        footer: &[(&str, String)],
+        agent: &str,
+        boot: &str,
+        rows: &[(i64, &Observation<'_>)],
+    ) -> PathBuf {
         let mut builder = HistoryBuilder::new(agent, boot);
-        for (seq, row) in (first..).zip(rows) {
+        for &(seq, row) in rows {
             builder.append(Seq(seq), row);
         }
         let batch = builder.finish().unwrap();

@@ -11,7 +11,7 @@ const { BROWSER, PAGE, ORDER, SHOTS } = process.env;
 
 const browser = await chromium.launch({ executablePath: BROWSER, args: ["--no-sandbox"] });
 const seen = { problems: [] };
-for (const colorScheme of SHOTS ? ["dark", "light"] : ["light"]) {
+for (const colorScheme of ["dark", "light"]) {
   const page = await browser.newPage({ viewport: { width: 1280, height: 800 }, colorScheme });
   page.on("console", (message) => message.type() === "error" && seen.problems.push(message.text()));
   page.on("pageerror", (error) => seen.problems.push(String(error)));

@@ -58,6 +58,10 @@ fn the_ticket_of_the_first_screen_is_answered_by_one_command() {
     let printed = edison.output();
     assert!(printed.contains(&format!("paid for {order}. Where is ")), "{printed}");
     assert!(printed.contains(&format!("flowtap why {order}")), "{printed}");
+    let (_, answer) = edison.why(order);
+    let flow = answer["flow"]["summary"]["flow"].as_str().expect("it is a flow");
+    let link = format!("http://127.0.0.1:{}/flows/{flow}", edison.page());
+    assert!(printed.contains(&link), "{link} is not in {printed}");
     let mut flows = Command::new(program("flowtap"));
     let flows = run(flows.args(["flows", "--state", "broken", "--json", "--server", &server]));
     let flows: Value = serde_json::from_str(&flows).expect("JSON");
@@ -100,6 +104,7 @@ fn a_message_that_hangs_in_a_service_is_late_there_and_arrives_afterwards() {
     let Some(edison) = edison() else { return };
     let order = edison.strike("hangs");
     let verdict = edison.await_verdict(&order, "late", |verdict| is(verdict, "late"));
+    assert_eq!((&verdict["service"], &verdict["reason"]), (&json!("shipping"), &json!("waiting")));
     assert!(text(&verdict).contains("shipping"), "{verdict:#}");
     assert!(verdict["since"].is_string(), "{verdict:#}");
     edison.fault(&["off"]);

@@ -3,6 +3,7 @@
 
 mod coverage;
 mod faults;
+mod game;
 mod kafka;
 mod page;
 mod restarts;
