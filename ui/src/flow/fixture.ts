@@ -2,7 +2,8 @@
 import type { Edge, HistoryRecord, Message } from "../api/types";
 import { buildModel } from "./model";
 
-const at = (i: number) => new Date(Date.UTC(2026, 10, 21, 12, 0, 0, i)).toISOString();
+/** So many milliseconds after noon. */
+export const at = (i: number) => new Date(Date.UTC(2026, 10, 21, 12, 0, 0, i)).toISOString();
 
 export function flow(causes: (number | null)[], types: string[] = [], broken: number[] = []) {
   const records: HistoryRecord[] = causes.map((_, i) => ({
