@@ -66,7 +66,12 @@ where
         return ExitCode::from(WRONG_CONFIGURATION);
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(next(config)),
+        Ok(runtime) => {
+            let exit = runtime.block_on(next(config));
+            // A thread that does not end, on a disk that does not answer, keeps nobody waiting.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            exit
+        }
         Err(error) => {
             eprintln!("no threads to run on: {error}");
             ExitCode::FAILURE

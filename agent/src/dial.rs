@@ -10,6 +10,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::{Brokers, HostPort, TapTls};
+use crate::socket;
 use crate::tls::{self, TlsError};
 
 /// Bytes to and from a broker, plain or TLS.
@@ -90,7 +91,7 @@ impl Dialer {
     pub async fn dial_one(&self, host: &HostPort) -> io::Result<Dialled> {
         let attempt = async {
             let tcp = TcpStream::connect(host.as_pair()).await?;
-            tcp.set_nodelay(true)?;
+            socket::prepare(&tcp);
             let local = tcp.local_addr()?;
             let stream: Box<dyn Duplex> = match &self.tls {
                 None => Box::new(tcp),

@@ -14,6 +14,7 @@ pub mod dial;
 pub mod identify;
 pub mod lifecycle;
 pub mod metrics;
+mod socket;
 pub mod spool;
 pub mod stats;
 pub mod tap;

@@ -1,7 +1,8 @@
 //! How the agent starts, stays up and stops: which phase it is in, how many client connections are
 //! open, whether its listeners are bound. Taps write here; `app` and the admin port read.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -28,8 +29,8 @@ struct Shared {
     phase: watch::Sender<Phase>,
     open: watch::Sender<usize>,
     listeners: watch::Sender<Listeners>,
-    /// Why the agent can forward no more.
-    stuck: Mutex<Option<String>>,
+    /// What can forward no more, and why.
+    stuck: Mutex<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Lifecycle {
                 phase: watch::Sender::new(Phase::Running),
                 open: watch::Sender::new(0),
                 listeners: watch::Sender::new(Listeners { wanted: listeners, bound: 0 }),
-                stuck: Mutex::new(None),
+                stuck: Mutex::default(),
             }),
         }
     }
@@ -67,6 +68,14 @@ impl Lifecycle {
         let mut phase = self.phase();
         // The sender lives as long as `self`, so this cannot end otherwise.
         let _ = phase.wait_for(|now| *now as u8 >= wanted as u8).await;
+    }
+
+    /// The output of something, unless the agent closes before it comes.
+    pub async fn unless_closing<T>(&self, something: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            output = something => Some(output),
+            () = self.reached(Phase::Closing) => None,
+        }
     }
 
     /// Moves on; never back.
@@ -102,12 +111,24 @@ impl Lifecycle {
         self.shared.listeners.send_modify(|listeners| listeners.bound += 1);
     }
 
-    /// The agent can forward no more: its liveness fails from now on.
-    pub fn stuck(&self, why: impl Into<String>) {
+    /// A listener can forward no more: the agent's liveness fails until it [`Self::recovered`].
+    pub fn stuck(&self, listener: &str, why: impl Into<String>) {
         let why = why.into();
-        tracing::error!(reason = %why, "cannot forward any more");
-        let mut stuck = self.shared.stuck.lock().unwrap_or_else(PoisonError::into_inner);
-        stuck.get_or_insert(why);
+        if !self.stuck_listeners().contains_key(listener) {
+            tracing::error!(listener, reason = %why, "cannot forward any more");
+            self.stuck_listeners().insert(listener.to_owned(), why);
+        }
+    }
+
+    /// A listener that was stuck forwards again.
+    pub fn recovered(&self, listener: &str) {
+        if self.stuck_listeners().remove(listener).is_some() {
+            tracing::warn!(listener, "forwards again");
+        }
+    }
+
+    fn stuck_listeners(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.shared.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the agent is not ready, if so: its listeners are not all bound, or closed again.
@@ -121,7 +142,8 @@ impl Lifecycle {
 
     /// Why the agent is not live, if so.
     pub fn why_not_live(&self) -> Option<String> {
-        self.shared.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let stuck = self.stuck_listeners();
+        stuck.iter().next().map(|(listener, why)| format!("{listener}: {why}"))
     }
 }
 
@@ -146,6 +168,30 @@ mod tests {
         });
         drop(connection);
         assert!(waiting.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_takes_long_is_given_up_when_the_agent_closes() {
+        let lifecycle = Lifecycle::new(0);
+        assert_eq!(lifecycle.unless_closing(std::future::ready(1)).await, Some(1));
+        let waiting = tokio::spawn({
+            let lifecycle = lifecycle.clone();
+            async move { lifecycle.unless_closing(std::future::pending::<()>()).await }
+        });
+        lifecycle.enter(Phase::Closing);
+        assert_eq!(waiting.await.unwrap(), None);
+    }
+
+    #[test]
+    fn a_listener_that_recovers_leaves_those_that_do_not() {
+        let lifecycle = Lifecycle::new(2);
+        lifecycle.stuck("a", "out of files");
+        lifecycle.stuck("b", "ended");
+        assert_eq!(lifecycle.why_not_live().as_deref(), Some("a: out of files"));
+        lifecycle.recovered("a");
+        assert_eq!(lifecycle.why_not_live().as_deref(), Some("b: ended"));
+        lifecycle.recovered("b");
+        assert_eq!(lifecycle.why_not_live(), None);
     }
 
     #[tokio::test]

@@ -1,17 +1,19 @@
 //! The taps of the configuration: made, bound, served, whatever they speak.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use flowtap_record::TapStatus;
+use futures::FutureExt as _;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::config::{Config, TapConfig, TapKind};
 use crate::dial::Dialer;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::{Metrics, TapMetrics};
 use crate::spool::Recorder;
 use crate::tap::Budget;
@@ -22,6 +24,9 @@ use crate::upload::StatusBoard;
 
 /// How long one address of a broker may take to answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long connections may take to end once the agent closes: no one's service waits for them.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// The taps, before they listen.
 pub(crate) struct Taps(Vec<Tap>);
@@ -82,13 +87,13 @@ impl Taps {
                         format!("cannot listen on {listen}; is another agent or program there?")
                     })?;
                     let address = bound.address().to_owned();
-                    serving.spawn(bound.serve());
+                    serving.spawn(to_the_end(lifecycle.clone(), address.clone(), bound.serve()));
                     ("amqp", address)
                 }
                 OfKind::Kafka(tap) => {
                     let bound = tap.bind().await.with_context(|| format!("tap[{index}]"))?;
                     let address = bound.address().to_owned();
-                    serving.spawn(bound.serve());
+                    serving.spawn(to_the_end(lifecycle.clone(), address.clone(), bound.serve()));
                     ("kafka", address)
                 }
             };
@@ -115,8 +120,23 @@ impl Taps {
 }
 
 impl Serving {
+    /// Waits until what was open is ended and recorded, for a bounded time: the last uploads, and
+    /// whoever has sent the signal, wait behind.
     pub(crate) async fn closed(mut self) {
-        while self.0.join_next().await.is_some() {}
+        let all = async { while self.0.join_next().await.is_some() {} };
+        if tokio::time::timeout(CLOSING, all).await.is_err() {
+            error!(limit = ?CLOSING, "taps do not end; what they have not recorded yet is lost");
+        }
+    }
+}
+
+/// Serves until the agent closes. A tap that ends before that, whatever the reason, forwards no
+/// more: the agent is no longer live.
+async fn to_the_end(lifecycle: Lifecycle, listener: String, serving: impl Future<Output = ()>) {
+    let ended = AssertUnwindSafe(serving).catch_unwind().await;
+    if *lifecycle.phase().borrow() != Phase::Closing {
+        let why = if ended.is_err() { "the tap has panicked" } else { "the tap has ended" };
+        lifecycle.stuck(&listener, why);
     }
 }
 
@@ -171,5 +191,37 @@ impl Shared<'_> {
             })),
         };
         Ok(Tap { listen: tap.listen.to_string(), broker, metrics, kind })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn not_live(serving: impl Future<Output = ()>, phase: Phase) -> Option<String> {
+        let lifecycle = Lifecycle::new(1);
+        lifecycle.enter(phase);
+        to_the_end(lifecycle.clone(), "127.0.0.1:5673".to_owned(), serving).await;
+        lifecycle.why_not_live()
+    }
+
+    #[tokio::test]
+    async fn a_tap_that_ends_before_the_agent_closes_fails_its_liveness() {
+        let ended = "127.0.0.1:5673: the tap has ended";
+        assert_eq!(not_live(async {}, Phase::Running).await.as_deref(), Some(ended));
+        assert_eq!(not_live(async {}, Phase::Draining).await.as_deref(), Some(ended));
+        let panicked = "127.0.0.1:5673: the tap has panicked";
+        let panicking = async { panic!("on purpose") };
+        assert_eq!(not_live(panicking, Phase::Running).await.as_deref(), Some(panicked));
+        assert_eq!(not_live(async {}, Phase::Closing).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_tap_that_does_not_end_does_not_hold_the_agent() {
+        let mut serving = JoinSet::new();
+        serving.spawn(std::future::pending());
+        let begun = std::time::Instant::now();
+        Serving(serving).closed().await;
+        assert!((CLOSING..CLOSING * 3).contains(&begun.elapsed()));
     }
 }

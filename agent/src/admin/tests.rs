@@ -62,8 +62,11 @@ async fn probes_tell_what_the_lifecycle_says() {
     assert_eq!(ask(Probe::Ready).await, Ok(()));
     running.lifecycle.enter(Phase::Draining);
     assert_eq!(ask(Probe::Ready).await, Ok(()));
-    running.lifecycle.stuck("the listener is gone");
-    assert_eq!(ask(Probe::Live).await, Err("the listener is gone".to_owned()));
+    running.lifecycle.stuck("127.0.0.1:5673", "the listener is gone");
+    let gone = "127.0.0.1:5673: the listener is gone".to_owned();
+    assert_eq!(ask(Probe::Live).await, Err(gone));
+    running.lifecycle.recovered("127.0.0.1:5673");
+    assert_eq!(ask(Probe::Live).await, Ok(()));
 }
 
 #[tokio::test]

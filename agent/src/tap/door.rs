@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +10,28 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::ListenAddr;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::TapMetrics;
+use crate::socket::{self, reset};
 
 /// How long a client may take for its TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after the system refuses to accept (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Having refused for so long, it is not expected to get better by itself.
+const ACCEPT_STUCK: Duration = Duration::from_secs(10);
 
 /// How the client's socket is to be left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
     /// In order.
     Close,
-    /// So that the client sees a reset, as it would without a proxy.
+    /// So that the client sees a reset, as it would without a proxy. Unix sockets have none: there
+    /// it sees the end.
     Reset,
 }
 
@@ -103,15 +107,25 @@ impl Door {
         let lifecycle = host.lifecycle().clone();
         let closing = lifecycle.reached(Phase::Closing);
         tokio::pin!(closing);
+        let mut refusing_since: Option<Instant> = None;
         loop {
             tokio::select! {
                 accepted = self.accept() => match accepted {
                     Ok((client, peer)) => {
+                        if refusing_since.take().is_some() {
+                            lifecycle.recovered(&self.address);
+                        }
                         let (host, tls) = (Arc::clone(&host), self.tls.clone());
                         connections.spawn(async move { connection(&*host, tls, client, peer).await });
                     }
                     Err(error) => {
-                        tracing::warn!(%error, listen = %self.address, "cannot accept");
+                        let since = *refusing_since.get_or_insert_with(|| {
+                            tracing::warn!(%error, listen = %self.address, "cannot accept");
+                            Instant::now()
+                        });
+                        if since.elapsed() >= ACCEPT_STUCK {
+                            lifecycle.stuck(&self.address, format!("cannot accept: {error}"));
+                        }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -177,32 +191,29 @@ async fn connection<H: Host>(host: &H, tls: Option<TlsAcceptor>, client: Accepte
     let _counted = host.lifecycle().connection();
     match (client, tls) {
         (Accepted::Tcp(mut stream), None) => {
-            // Without it small frames would wait for acknowledgements; nothing else breaks.
-            let _ = stream.set_nodelay(true);
+            socket::prepare(&stream);
             if host.serve(&mut stream, peer).await == Leave::Reset {
                 reset(&stream);
             }
         }
         (Accepted::Tcp(stream), Some(acceptor)) => {
-            let _ = stream.set_nodelay(true);
-            match tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(mut stream)) => {
-                    host.serve(&mut stream, peer).await;
+            socket::prepare(&stream);
+            let handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream));
+            match host.lifecycle().unless_closing(handshake).await {
+                Some(Ok(Ok(mut stream))) => {
+                    if host.serve(&mut stream, peer).await == Leave::Reset {
+                        reset(stream.get_ref().0);
+                    }
                 }
-                Ok(Err(error)) => {
+                Some(Ok(Err(error))) => {
                     tracing::warn!(%error, peer, "client's TLS handshake failed");
                 }
-                Err(_) => tracing::warn!(peer, "client's TLS handshake took too long"),
+                Some(Err(_)) => tracing::warn!(peer, "client's TLS handshake took too long"),
+                None => {}
             }
         }
         (Accepted::Unix(mut stream), _) => {
             host.serve(&mut stream, peer).await;
         }
     }
-}
-
-/// Lets a side see a reset where the other one failed, as it would without a proxy.
-pub(crate) fn reset(stream: &TcpStream) {
-    // If the socket is gone already, so is its peer.
-    let _ = rustix::net::sockopt::set_socket_linger(stream.as_fd(), Some(Duration::ZERO));
 }

@@ -15,7 +15,8 @@ use crate::config::ListenAddr;
 use crate::dial::Dialer;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::TapMetrics;
-use crate::tap::door::{Door, Host, Leave, reset};
+use crate::socket::reset;
+use crate::tap::door::{Door, Host, Leave};
 use crate::tap::{Ended, Recorder};
 
 /// A tap, ready to be bound.
@@ -78,9 +79,10 @@ impl<R: Recorder> Host for AmqpTap<R> {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let metrics = &self.env.metrics;
-        let mut broker = match self.dialer.dial().await {
-            Ok(dialled) => dialled,
-            Err(error) => {
+        let mut broker = match self.lifecycle.unless_closing(self.dialer.dial()).await {
+            Some(Ok(dialled)) => dialled,
+            None => return Leave::Reset,
+            Some(Err(error)) => {
                 metrics.dial_failures.inc();
                 tracing::warn!(%error, "client sent away");
                 return Leave::Reset;

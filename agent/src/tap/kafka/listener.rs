@@ -24,7 +24,8 @@ use crate::dial::{DialError, Dialer, Dialled};
 use crate::identify::Identifier;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::TapMetrics;
-use crate::tap::door::{Door, Host, Leave, reset};
+use crate::socket::reset;
+use crate::tap::door::{Door, Host, Leave};
 use crate::tap::{Budget, Ended, Recorder};
 
 /// What all rows of one tap share.
@@ -241,9 +242,10 @@ impl<R: Recorder> Host for Behind<R> {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let tap = &*self.tap;
-        let mut broker = match self.dial().await {
-            Ok(dialled) => dialled,
-            Err(error) => {
+        let mut broker = match tap.lifecycle.unless_closing(self.dial()).await {
+            Some(Ok(dialled)) => dialled,
+            None => return Leave::Reset,
+            Some(Err(error)) => {
                 tap.around.metrics.dial_failures.inc();
                 tracing::warn!(%error, "client sent away");
                 return Leave::Reset;
