@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use flowtap_agent::identify::Identifier;
 use flowtap_agent::metrics::Metrics;
-use flowtap_agent::tap::Sink;
-use flowtap_agent::tap::amqp::{Budget, Env, Peers, Session, Side, Step};
+use flowtap_agent::tap::{Budget, Side, Sink};
+use flowtap_agent::tap::amqp::{Env, Peers, Session, Step};
 use flowtap_record::{Micros, Observation, Seq};
 use libfuzzer_sys::fuzz_target;
 
