@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -24,8 +25,12 @@ const READ_AHEAD: usize = 256 * 1024;
 /// Size of the buffer that is read into: grows while reads fill it.
 const READ_MIN: usize = 8 * 1024;
 const READ_MAX: usize = 128 * 1024;
-/// When one side is gone, how long the other may take to say its last words.
+/// When one side is gone, how long the other may be silent before its last words are taken as said:
+/// a host that has died says nothing at all.
 const LINGER: Duration = Duration::from_secs(5);
+/// What a side has said before it closed in order is kept for the other so long while that reads
+/// nothing: about as long as a kernel would.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Chunks that are written at once.
 const VECTORED: usize = 32;
 
@@ -67,6 +72,9 @@ pub(crate) trait Gate: Sync {
         queue: &mut Queue<Self::Hold>,
     ) -> Option<Vec<u8>>;
 
+    /// So many bytes of `side` have been read and are not yet with the other side.
+    fn waiting(&self, _side: Side, _bytes: usize) {}
+
     /// Resolves when what was held for this may go.
     fn released(&self, hold: Self::Hold) -> impl Future<Output = ()> + Send;
 }
@@ -88,13 +96,14 @@ where
     let (client_read, mut client_write) = tokio::io::split(client);
     let (broker_read, mut broker_write) = tokio::io::split(broker);
     let (ended, reason) = {
-        let up = pump(Side::Client, client_read, &mut broker_write, gate, metrics);
-        let down = pump(Side::Broker, broker_read, &mut client_write, gate, metrics);
+        let (ups, downs) = (Progress::default(), Progress::default());
+        let up = pump(Side::Client, client_read, &mut broker_write, gate, metrics, &ups);
+        let down = pump(Side::Broker, broker_read, &mut client_write, gate, metrics, &downs);
         let both = async {
             tokio::pin!(up, down);
             tokio::select! {
-                ended = &mut up => last_words(ended, down).await,
-                ended = &mut down => last_words(ended, up).await,
+                ended = &mut up => last_words(ended, down, &downs).await,
+                ended = &mut down => last_words(ended, up, &ups).await,
             }
         };
         tokio::select! {
@@ -103,9 +112,12 @@ where
         }
     };
     if let Some(refusal) = ended.refusal {
-        // The client may be gone already; then nobody is left to be told.
-        let _ = client_write.write_all(&refusal).await;
-        let _ = client_write.flush().await;
+        let told = async {
+            client_write.write_all(&refusal).await?;
+            client_write.flush().await
+        };
+        // The client may be gone already, or not listen; then nobody is left to be told.
+        let _ = tokio::time::timeout(LINGER, told).await;
     }
     (ended.how, reason.unwrap_or(ended.how.reason()))
 }
@@ -122,14 +134,39 @@ impl From<Ended> for End {
     }
 }
 
-/// After one direction has ended: the other may go on, as it may without a proxy when one side has
-/// closed only its half; after a failure it has a few seconds for what is under way.
-async fn last_words(first: End, other: impl Future<Output = End>) -> End {
+/// Counts what a direction does, so that one that has come to a stand is told from a slow one.
+#[derive(Default)]
+struct Progress(AtomicU64);
+
+impl Progress {
+    fn made(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits for the direction's end as long as it gets on. `None`: it does not.
+    async fn watch(&self, direction: impl Future<Output = End>) -> Option<End> {
+        tokio::pin!(direction);
+        loop {
+            let before = self.0.load(Ordering::Relaxed);
+            match tokio::time::timeout(LINGER, &mut direction).await {
+                Ok(end) => return Some(end),
+                Err(_) if self.0.load(Ordering::Relaxed) == before => return None,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// After one direction has ended: the other may go on while it gets on, as it may without a proxy
+/// when one side has closed only its half; after a failure it has a few seconds for what is under
+/// way.
+async fn last_words(first: End, other: impl Future<Output = End>, progress: &Progress) -> End {
     match first.how {
         Ended::Refused => {}
         Ended::Closed(_) => {
-            let last = other.await;
-            if last.how == Ended::Refused {
+            if let Some(last) = progress.watch(other).await
+                && last.how == Ended::Refused
+            {
                 return last;
             }
         }
@@ -147,14 +184,17 @@ async fn pump<G: Gate>(
     writer: &mut (impl AsyncWrite + Unpin),
     gate: &G,
     metrics: &TapMetrics,
+    progress: &Progress,
 ) -> End {
     let other = if side == Side::Client { Side::Broker } else { Side::Client };
     let mut queue = Queue::default();
     let mut input = BytesMut::new();
     let mut read_size = READ_MIN;
     let mut open = true;
-    // Why there is nothing more to read, and until when what was read may still be written.
-    let mut failed: Option<Instant> = None;
+    // Whether reading has failed, and, with nothing more to read, until when what was read may
+    // still be written.
+    let mut failed = false;
+    let mut deadline: Option<Instant> = None;
     let mut unflushed = false;
     while open || !queue.chunks.is_empty() || unflushed {
         let hold = queue.hold();
@@ -163,10 +203,12 @@ async fn pump<G: Gate>(
                 match read {
                     Ok(0) => {
                         open = false;
+                        deadline = Some(Instant::now() + PATIENCE);
                         queue.push(input.split().freeze(), None);
                     }
                     Ok(count) => {
                         bytes_of(metrics, side).inc_by(count as u64);
+                        progress.made();
                         if let Some(refusal) = gate.pass(side, &mut input, &mut queue) {
                             return End { how: Ended::Refused, refusal: Some(refusal) };
                         }
@@ -175,26 +217,35 @@ async fn pump<G: Gate>(
                     // are often followed by a reset.
                     Err(_) => {
                         open = false;
-                        failed = Some(Instant::now() + LINGER);
+                        failed = true;
+                        deadline = Some(Instant::now() + LINGER);
                         queue.push(input.split().freeze(), None);
                     }
                 }
+                gate.waiting(side, queue.bytes);
             }
             written = write_some(writer, &queue), if hold.is_none() && (unflushed || !queue.chunks.is_empty()) => {
                 match written {
                     Ok(Written::Bytes(count)) if count > 0 => {
                         queue.advance(count);
+                        gate.waiting(side, queue.bytes);
+                        progress.made();
                         unflushed = true;
+                        if !open && !failed {
+                            deadline = Some(Instant::now() + PATIENCE);
+                        }
                     }
                     Ok(Written::Flushed) => unflushed = false,
                     Ok(Written::Bytes(_)) | Err(_) => return Ended::Failed(other).into(),
                 }
             }
             () = released(gate, hold, metrics), if hold.is_some() => queue.release(),
-            () = elapsed(failed), if failed.is_some() => break,
+            () = elapsed(deadline), if deadline.is_some() => {
+                return Ended::Failed(if failed { side } else { other }).into();
+            }
         }
     }
-    if failed.is_some() {
+    if failed {
         return Ended::Failed(side).into();
     }
     // The other side learns that this one has said all, as it would without a proxy.
@@ -289,11 +340,6 @@ impl<H> Default for Queue<H> {
 }
 
 impl<H: Copy> Queue<H> {
-    /// Bytes that wait.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Appends bytes. With a hold they, and all that follows them, wait for it, at most 20 ms.
     pub(crate) fn push(&mut self, bytes: Bytes, hold: Option<H>) {
         if !bytes.is_empty() {
@@ -325,3 +371,6 @@ impl<H: Copy> Queue<H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,11 @@
 //! One channel: the methods of both sides in their order, so that each answer finds its question.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use flowtap_record::{Kind, Outcome, Seq, escape_bytes};
 
-use super::consumer::{Consumer, Consumers, End, Got};
+use super::consumer::{Consumer, Consumers, End, Got, unanswered};
 use super::content::Assembly;
 use super::context::Context;
 use super::method::Method;
@@ -26,6 +27,8 @@ pub(crate) struct Channel {
     last_queue: Option<String>,
     anonymous_queues: u32,
     prefetch: Option<u16>,
+    /// The bound that all consumers of the channel share.
+    channel_prefetch: Option<u16>,
     /// How many questions there were.
     asked: u64,
     doubt: Option<Doubt>,
@@ -111,12 +114,12 @@ impl Channel {
                 }
                 self.ask(Answer::Ok(None));
             }
+            Method::ChannelFlow => self.ask(Answer::Ok(None)),
             Method::TxCommit => self.ask(Answer::Committed),
             Method::TxRollback => self.ask(Answer::RolledBack),
             Method::Qos { prefetch, global } => {
-                if !global {
-                    self.prefetch = Some(*prefetch);
-                }
+                let bound = if *global { &mut self.channel_prefetch } else { &mut self.prefetch };
+                *bound = Some(*prefetch);
                 self.ask(Answer::Ok(None));
             }
             Method::Consume { queue, tag, no_ack, exclusive, nowait, arguments } => {
@@ -125,6 +128,7 @@ impl Channel {
                     no_ack: *no_ack,
                     exclusive: *exclusive,
                     prefetch: self.prefetch,
+                    channel_prefetch: self.channel_prefetch,
                     arguments: table_json(arguments),
                 };
                 if *nowait {
@@ -204,7 +208,11 @@ impl Channel {
                     self.answered(|answer| matches!(answer, Answer::Consuming(_)))
                 {
                     consumer.queue = consumer.queue.or_else(|| self.last_queue.clone());
-                    self.consumers.opened(cx, channel, tag, *consumer);
+                    if self.closing {
+                        self.consumers.opened_late(tag, *consumer);
+                    } else {
+                        self.consumers.opened(cx, channel, tag, *consumer);
+                    }
                 }
             }
             Method::CancelOk { tag } => {
@@ -275,28 +283,58 @@ impl Channel {
 
     /// One side has said channel.close, or the connection has ended: what is open is abandoned,
     /// what stays unconfirmed is unknown. A second close changes nothing.
+    ///
+    /// Publisher and questions stay until close-ok: when it is the client that closes, the broker's
+    /// answers to what came before are still on their way.
     pub(crate) fn close(&mut self, cx: &mut Context<'_>, reason: &str) {
         if self.closing {
             return;
         }
         self.closing = true;
-        self.consumers.clear(cx, self.number, reason);
-        // The publisher stays until close-ok: when it is the client that closes, the broker's
-        // answers to what was published before are still on their way.
-        self.questions.clear();
-        self.doubt = None;
-        // Behind each commit stands a next transaction; an empty one has nothing to abort.
-        if let Some(transaction) = self.transaction.take().filter(|transaction| transaction.used) {
-            transaction_row(cx, self.number, &transaction.name, Outcome::Aborted, Some(reason));
+        if let Some(unanswered) = self.end_open_transaction(cx, reason) {
+            self.consumers.unanswered(cx, self.number, &unanswered, reason);
         }
+        self.consumers.clear(cx, self.number, reason);
+        self.doubt = None;
         if !self.opened {
             return;
         }
+        let details = match self.channel_prefetch {
+            None => Cow::from(r#"{"what":"channel"}"#),
+            Some(bound) => format!(r#"{{"what":"channel","prefetch":{bound}}}"#).into(),
+        };
         let mut row = cx.row(Kind::Session, Some(self.number));
         row.outcome = Some(Outcome::Closed);
         row.reason = Some(reason);
-        row.details = Some(r#"{"what":"channel"}"#);
+        row.details = Some(&details);
         cx.record(&row);
+    }
+
+    /// The channel ends within a transaction: the broker drops it, unless it was already asked to
+    /// commit and has not answered. Then nobody here knows, the row has no outcome, and this is the
+    /// transaction's name.
+    fn end_open_transaction(&mut self, cx: &mut Context<'_>, reason: &str) -> Option<String> {
+        // Behind each commit stands a next transaction; an empty one has nothing to abort.
+        let transaction = self.transaction.take().filter(|transaction| transaction.used)?;
+        let mut questions = self.questions.iter();
+        if questions.any(|question| matches!(question.answer, Answer::Committed)) {
+            let reason = unanswered(reason);
+            transaction_row(cx, self.number, &transaction.name, None, Some(&reason));
+            return Some(transaction.name);
+        }
+        let aborted = Some(Outcome::Aborted);
+        transaction_row(cx, self.number, &transaction.name, aborted, Some(reason));
+        None
+    }
+
+    /// The connection can't be followed any more: nothing can be said of how what is open ends. The
+    /// channel and its consumers live as long as the connection, for all that is known.
+    pub(crate) fn lose_sight(&mut self) {
+        self.consumers.lose_sight();
+        self.publisher = Publisher::default();
+        self.questions.clear();
+        self.transaction = None;
+        self.doubt = None;
     }
 
     fn settle(
@@ -315,7 +353,7 @@ impl Channel {
         let recovering = questions.any(|question| matches!(question.answer, Answer::Recovered));
         let all = multiple && tag == 0;
         if (recovering && !all) || !self.consumers.knows(tag, multiple) {
-            cx.undecodable("delivery tag", self.number);
+            cx.strange("delivery tag", self.number);
             let settlements = if recovering { vec![(tag, multiple, outcome)] } else { Vec::new() };
             self.doubt = Some(Doubt { asked: self.asked, settlements });
             return None;
@@ -392,7 +430,7 @@ impl Channel {
         } else {
             self.consumers.rolled_back();
         }
-        let seq = transaction_row(cx, self.number, &transaction.name, outcome, None);
+        let seq = transaction_row(cx, self.number, &transaction.name, Some(outcome), None);
         self.begin_transaction(cx, transaction.number + 1);
         seq
     }
@@ -410,11 +448,11 @@ fn transaction_row(
     cx: &mut Context<'_>,
     channel: u16,
     name: &str,
-    outcome: Outcome,
+    outcome: Option<Outcome>,
     reason: Option<&str>,
 ) -> Option<Seq> {
     let mut row = cx.row(Kind::Transaction, Some(channel));
-    row.outcome = Some(outcome);
+    row.outcome = outcome;
     row.reason = reason;
     row.session.broker_txn = Some(name);
     cx.record(&row)

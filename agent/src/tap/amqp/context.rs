@@ -1,11 +1,13 @@
 //! What every row of a connection has in common, and what the tap's state machine is lent for each
 //! step: the time, the sink, the configuration.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use flowtap_record::{Kind, Micros, Observation, Place, Seq, Tap, Who};
 
-use crate::identify::Identifier;
+use crate::identify::{Identifier, Payload};
 use crate::metrics::TapMetrics;
 use crate::tap::kept::{Kept, Repeat};
 use crate::tap::{Budget, Sink};
@@ -44,7 +46,13 @@ pub(crate) struct Connection {
     pub(crate) is_rabbitmq: bool,
     /// The client does not read: what the broker sends piles up in the agent.
     pub(crate) client_is_slow: bool,
+    /// Until when a `gap` row says already that something of a sort is not understood.
+    pub(crate) said: RefCell<HashMap<&'static str, Micros>>,
 }
+
+/// One `gap` row stands for all of one sort that is not understood within so many microseconds: a
+/// client that sends nothing else does not fill the spool.
+const GAP_SPAN: i64 = 1_000_000;
 
 /// One step's surroundings.
 pub(crate) struct Context<'a> {
@@ -84,10 +92,10 @@ impl<'a> Context<'a> {
         &self,
         seq: Option<Seq>,
         repeat: &Repeat<'_>,
-        payload: Option<&[u8]>,
+        payload: Option<&Payload<'_>>,
     ) -> Kept {
         let env = self.env;
-        Kept::new(&env.budget, &env.metrics, self.now, seq, repeat, payload)
+        Kept::with_payload(&env.budget, &env.metrics, self.now, seq, repeat, payload)
     }
 
     pub(crate) fn record(&mut self, row: &Observation<'_>) -> Option<Seq> {
@@ -95,8 +103,27 @@ impl<'a> Context<'a> {
         self.sink.record(row)
     }
 
-    /// Counts something that made no sense, and says so for whoever debugs it.
-    pub(crate) fn undecodable(&self, what: &'static str, channel: u16) {
+    /// Something passed that was not understood: it is counted, and a `gap` row says so.
+    pub(crate) fn undecodable(&mut self, what: &'static str, channel: u16) {
+        self.strange(what, channel);
+        let end = Micros(self.now.0.saturating_add(GAP_SPAN));
+        {
+            let mut said = self.connection.said.borrow_mut();
+            if said.get(what).is_some_and(|until| self.now <= *until) {
+                return;
+            }
+            said.insert(what, end);
+        }
+        let reason = format!("undecodable {what}");
+        let mut row = self.row(Kind::Gap, Some(channel));
+        row.reason = Some(&reason);
+        row.gap.from = Some(self.now);
+        row.gap.to = Some(end);
+        self.record(&row);
+    }
+
+    /// Counts something that is understood and that nobody should have sent.
+    pub(crate) fn strange(&self, what: &'static str, channel: u16) {
         self.env.metrics.undecodable(what);
         tracing::debug!(connection = self.connection.number, channel, what, "not understood");
     }

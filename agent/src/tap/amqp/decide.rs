@@ -8,9 +8,8 @@ use super::content::Assembly;
 use super::context::Context;
 use super::frame::{Head, Kind, Peek, peek};
 use super::method::{Method, Publish};
-use super::publisher::{Publisher, Verdict, mandatory};
+use super::publisher::{Ahead, Publisher, Verdict, mandatory};
 use super::session::Step;
-use super::wire::body_size;
 
 /// A frame that concludes a row goes on once that row is written.
 pub(super) fn forward_after(cx: &Context<'_>, length: usize, row: Option<Seq>) -> Step {
@@ -20,8 +19,8 @@ pub(super) fn forward_after(cx: &Context<'_>, length: usize, row: Option<Seq>) -
     }
 }
 
-/// basic.publish: the bit is set here, but the body's size stands in the header frame behind it,
-/// so both are awaited. `None`: the header is not there yet.
+/// basic.publish: the bit is set here, but the body's size, and whether the message is a delayed
+/// one, stand in the header frame behind it, so both are awaited. `None`: the header is not there yet.
 pub(super) fn publish_step(
     cx: &Context<'_>,
     channel: &Channel,
@@ -38,8 +37,7 @@ pub(super) fn publish_step(
         Peek::Incomplete => return None,
         Peek::Whole(next) if next.kind == Kind::Header && next.channel == head.channel => {
             let payload = next.payload(&buffer[head.frame_length()..]);
-            let size = body_size(payload).ok();
-            Publisher::mandatory(cx, publish, size, channel.closing)
+            Publisher::mandatory(cx, publish, Ahead::read(payload), channel.closing)
         }
         _ => mandatory::INTERLEAVED,
     };

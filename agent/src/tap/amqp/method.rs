@@ -24,6 +24,8 @@ pub(crate) enum Method<'a> {
     ChannelOpen,
     /// 20,11
     ChannelOpenOk,
+    /// 20,20: from either side
+    ChannelFlow,
     /// 20,40
     ChannelClose { code: u16, text: &'a [u8], class: u16, method: u16 },
     /// 20,41
@@ -179,6 +181,7 @@ impl<'a> Method<'a> {
             (10, 61) => Method::ConnectionUnblocked,
             (20, 10) => Method::ChannelOpen,
             (20, 11) => Method::ChannelOpenOk,
+            (20, 20) => Method::ChannelFlow,
             (20, 40) => Method::ChannelClose {
                 code: r.u16()?,
                 text: r.short_string()?,

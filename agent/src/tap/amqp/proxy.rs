@@ -1,6 +1,9 @@
 //! One AMQP connection: what the sockets give is shown to the [`Session`], which says what goes on,
-//! what waits for its rows to be written, and what does not go on at all.
+//! what waits for its rows to be written, and what does not go on at all. Should looking at a
+//! message ever panic, the connection goes on unseen.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
@@ -17,6 +20,8 @@ const SLOW: usize = 64 * 1024;
 
 struct Shared<'a, R> {
     session: Mutex<Session>,
+    /// Bytes that the client has left unread.
+    unread: AtomicUsize,
     recorder: R,
     metrics: &'a TapMetrics,
 }
@@ -43,7 +48,8 @@ where
     B: AsyncRead + AsyncWrite + Unpin + ?Sized,
     R: Recorder,
 {
-    let shared = Shared { session: Mutex::new(session), recorder, metrics };
+    let session = Mutex::new(session);
+    let shared = Shared { session, unread: AtomicUsize::new(0), recorder, metrics };
     let (ended, reason) = pump::relay(client, broker, &shared, metrics, stop).await;
     let mut recorder = shared.recorder.clone();
     let now = recorder.now();
@@ -54,6 +60,12 @@ where
 impl<R: Recorder> Gate for Shared<'_, R> {
     type Hold = Seq;
 
+    fn waiting(&self, side: Side, bytes: usize) {
+        if side == Side::Broker {
+            self.unread.store(bytes, Ordering::Relaxed);
+        }
+    }
+
     async fn released(&self, seq: Seq) {
         self.recorder.written(seq).await;
     }
@@ -61,9 +73,7 @@ impl<R: Recorder> Gate for Shared<'_, R> {
     fn pass(&self, side: Side, input: &mut BytesMut, queue: &mut Queue<Seq>) -> Option<Vec<u8>> {
         let mut recorder = self.recorder.clone();
         let mut session = self.session();
-        if side == Side::Broker {
-            session.client_is_slow(queue.bytes() > SLOW);
-        }
+        session.client_is_slow(self.unread.load(Ordering::Relaxed) > SLOW);
         let now = recorder.now();
         // What may go on together: from `start`, held for `hold`.
         let (mut start, mut position) = (0, 0);
@@ -71,7 +81,14 @@ impl<R: Recorder> Gate for Shared<'_, R> {
         let mut runs: Vec<(usize, usize, Option<Seq>)> = Vec::new();
         let mut refusal = None;
         loop {
-            match session.step(side, now, &mut input[position..], &mut recorder) {
+            let rest = &mut input[position..];
+            let length = rest.len();
+            let step = || session.step(side, now, rest, &mut recorder);
+            let step = catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
+                session.panicked(now, &mut recorder);
+                Step::Forward(length)
+            });
+            match step {
                 Step::NeedMore => break,
                 Step::Forward(count) => position += count,
                 Step::ForwardAfter(count, seq) => {

@@ -10,6 +10,7 @@ use flowtap_record::{Fingerprint, Kind, Outcome, RowRef, Seq, escape_bytes};
 use super::content::{Assembly, fill_message};
 use super::context::Context;
 use super::method::{Method, Publish};
+use super::wire::{Header, body_size, lookup};
 use crate::identify::PayloadWhen;
 use crate::tap::kept::{Kept, Repeat};
 
@@ -31,6 +32,8 @@ pub(crate) mod mandatory {
     pub(crate) const LARGE: &str = "large";
     /// Other frames stand between the method and its header, so the size was not known.
     pub(crate) const INTERLEAVED: &str = "interleaved";
+    /// A delayed-message exchange answers that nobody takes it, and delivers it later.
+    pub(crate) const DELAYED: &str = "delayed";
     /// The client does not read; returns would pile up behind what it leaves unread.
     pub(crate) const SLOW_CLIENT: &str = "slow_client";
     /// The channel is closing: the broker ignores what comes.
@@ -54,6 +57,33 @@ pub(crate) struct Publisher {
     /// Whether the client, and whether the tap, ever asked for returns on this channel.
     client_asks: bool,
     tap_asks: bool,
+    /// Publishes fell out at the far end of `returnable`.
+    forgot: bool,
+}
+
+/// What of a message's header frame decides whether its publish may be made mandatory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    pub(crate) body_size: u64,
+    pub(crate) delayed: bool,
+}
+
+impl Ahead {
+    /// Reads it from the payload of a header frame.
+    pub(crate) fn read(payload: &[u8]) -> Option<Self> {
+        let body_size = body_size(payload).ok()?;
+        // Few messages have the header: the others are not decoded for it.
+        let delayed = payload.windows(DELAY.len()).any(|bytes| bytes == DELAY)
+            && Header::decode(payload).is_ok_and(|header| is_delayed(&header));
+        Some(Self { body_size, delayed })
+    }
+}
+
+/// The name, with its length before it, of the header that the plugin `x-delayed-message` reads.
+const DELAY: &[u8] = b"\x07x-delay";
+
+fn is_delayed(header: &Header<'_>) -> bool {
+    lookup(&header.headers, "x-delay").is_some()
 }
 
 /// A publish that may still be returned. Small: without confirms there are many.
@@ -86,12 +116,12 @@ impl Publisher {
     pub(crate) fn mandatory(
         cx: &Context<'_>,
         publish: &Publish<'_>,
-        body_size: Option<u64>,
+        ahead: Option<Ahead>,
         closing: bool,
     ) -> &'static str {
         let env = cx.env;
         let reply = publish.exchange.is_empty() && publish.routing_key.starts_with(REPLY_TO_PREFIX);
-        match body_size {
+        match ahead {
             _ if publish.mandatory => mandatory::CLIENT,
             _ if !env.detect_unroutable => mandatory::OFF,
             _ if !cx.connection.is_rabbitmq => mandatory::NOT_RABBITMQ,
@@ -100,7 +130,8 @@ impl Publisher {
             _ if closing => mandatory::CLOSING,
             _ if cx.connection.client_is_slow => mandatory::SLOW_CLIENT,
             None => mandatory::INTERLEAVED,
-            Some(size) if size > env.unroutable_max_body => mandatory::LARGE,
+            Some(ahead) if ahead.delayed => mandatory::DELAYED,
+            Some(ahead) if ahead.body_size > env.unroutable_max_body => mandatory::LARGE,
             Some(_) => mandatory::SET,
         }
     }
@@ -161,8 +192,7 @@ impl Publisher {
                 routing_key: Some(&routing_key),
                 ..Repeat::default()
             };
-            let payload = failed.as_ref().map(|payload| payload.bytes.as_ref());
-            self.unconfirmed.insert(tag, cx.keep(seq, &repeat, payload));
+            self.unconfirmed.insert(tag, cx.keep(seq, &repeat, failed.as_ref()));
         }
         let by_client = assembly.mandatory == mandatory::CLIENT;
         if by_client || assembly.mandatory == mandatory::SET {
@@ -179,6 +209,15 @@ impl Publisher {
             });
             if self.returnable.len() > MAX_RETURNABLE {
                 self.returnable.pop_front();
+                if !std::mem::replace(&mut self.forgot, true) {
+                    tracing::info!(
+                        connection = cx.connection.number,
+                        channel,
+                        limit = MAX_RETURNABLE,
+                        "publishes without confirms: a return that comes this late will not be \
+                         matched with its publish"
+                    );
+                }
             }
         }
     }
@@ -204,12 +243,13 @@ impl Publisher {
             let mut row = cx.row(Kind::Confirm, Some(channel));
             kept.fill(&mut row);
             row.outcome = Some(outcome);
-            if outcome == Outcome::Refused {
+            let refused = outcome == Outcome::Refused;
+            if refused {
                 row.reason = Some("nack");
                 row.message.payload = kept.payload();
             }
-            row.details =
-                Some(if multiple { r#"{"multiple":true}"# } else { r#"{"multiple":false}"# });
+            let details = kept.details(Some(multiple), refused);
+            row.details = details.as_deref();
             row.who.delivery_tag = Some(number as i64);
             row.session.took_us = Some(cx.now.since(kept.at));
             cx.record(&row);
@@ -320,11 +360,19 @@ impl Publisher {
         fill_message(&mut row, &complete, &identified, message.as_deref(), content_type.as_deref());
         row.outcome = Some(Outcome::Unroutable);
         row.reason = Some(&reason);
-        row.details = Some(if assembly.swallow {
-            r#"{"asked_by":"tap"}"#
-        } else {
-            r#"{"asked_by":"client"}"#
-        });
+        let mut details =
+            format!(r#"{{"asked_by":"{}""#, if assembly.swallow { "tap" } else { "client" });
+        if is_delayed(&complete.header) {
+            details.push_str(r#","delayed":true"#);
+        }
+        if payload.as_ref().is_some_and(|payload| payload.cut) {
+            details.push_str(r#","payload":"truncated""#);
+        }
+        if publish.is_none() && self.forgot {
+            details.push_str(r#","publish":"forgotten""#);
+        }
+        details.push('}');
+        row.details = Some(&details);
         row.concludes =
             publish.as_ref().and_then(|publish| publish.seq).map(|seq| RowRef { boot: None, seq });
         row.place.destination = Some(&destination);

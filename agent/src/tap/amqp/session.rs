@@ -8,8 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use flowtap_record::{Kind as Row, Micros, Seq, escape_bytes};
-use serde_json::json;
+use flowtap_record::{Micros, Seq, escape_bytes};
 
 use super::channel::Channel;
 use super::connection::{Handshake, Objection, Peers, close_frame};
@@ -20,6 +19,10 @@ use super::frame::{END, HEAD, Head, Kind, Peek, peek};
 use super::method::{MANDATORY, Method, Publish};
 use super::publisher::mandatory;
 use crate::tap::{Side, Sink};
+
+mod opaque;
+
+use opaque::Opaque;
 
 /// What is to be done with the bytes at the start of the buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,13 +69,6 @@ struct Body {
     known: bool,
 }
 
-/// Since when, and why, the connection is only passed on.
-struct Opaque {
-    since: Micros,
-    reason: String,
-    bytes_before: u64,
-}
-
 impl Session {
     /// Connection `number` of this boot.
     pub fn new(env: Arc<Env>, number: i64, peers: Peers) -> Self {
@@ -108,7 +104,7 @@ impl Session {
             return Step::NeedMore;
         }
         let step = if self.opaque.is_some() {
-            Step::Forward(buffer.len())
+            self.passed_on(side, buffer)
         } else if side == Side::Client && !self.client.started {
             self.protocol_header(now, buffer, sink)
         } else if self.stream(side).body.is_some() {
@@ -138,10 +134,7 @@ impl Session {
             }
         }
         self.handshake.end(cx, &reason);
-        if let Some(opaque) = self.opaque.take() {
-            let bytes = self.client.bytes + self.broker.bytes - opaque.bytes_before;
-            self.gap(now, &opaque, Some(bytes), sink);
-        }
+        self.gap(now, Some(now), sink);
     }
 
     fn stream(&mut self, side: Side) -> &mut Stream {
@@ -163,50 +156,15 @@ impl Session {
         } else if KNOWN.iter().any(|known| known.starts_with(buffer)) {
             return Step::NeedMore;
         }
-        self.pass_on(now, "not AMQP 0-9-1", sink);
+        self.pass_on(now, "not AMQP 0-9-1", Some(Side::Client), sink);
         Step::Forward(buffer.len())
-    }
-
-    /// From here on the connection is passed on without being understood.
-    fn pass_on(&mut self, now: Micros, reason: &str, sink: &mut dyn Sink) {
-        self.env.metrics.opaque_connections.inc();
-        tracing::warn!(
-            connection = self.connection.number,
-            reason,
-            "connection is passed on without being understood"
-        );
-        // What was open ends unseen: nothing more can be said of it.
-        let channels = std::mem::take(&mut self.channels);
-        let cx = &mut Context { env: &self.env, connection: &self.connection, now, sink };
-        for (_, mut channel) in channels {
-            channel.close(cx, "out of sight");
-        }
-        let bytes_before = self.client.bytes + self.broker.bytes;
-        let opaque = Opaque { since: now, reason: reason.to_owned(), bytes_before };
-        self.gap(now, &opaque, None, sink);
-        self.opaque = Some(opaque);
-    }
-
-    /// A gap's row: when it begins without an end, when it ends with one and its bytes.
-    fn gap(&self, now: Micros, opaque: &Opaque, bytes: Option<u64>, sink: &mut dyn Sink) {
-        let details = json!({
-            "what": "connection", "bytes": bytes, "client_address": self.handshake.peers.client,
-        })
-        .to_string();
-        let cx = &mut Context { env: &self.env, connection: &self.connection, now, sink };
-        let mut row = cx.row(Row::Gap, None);
-        row.reason = Some(&opaque.reason);
-        row.details = Some(&details);
-        row.gap.from = Some(opaque.since);
-        row.gap.to = bytes.map(|_| now);
-        cx.record(&row);
     }
 
     fn frame(&mut self, side: Side, now: Micros, buffer: &mut [u8], sink: &mut dyn Sink) -> Step {
         let head = match peek(buffer) {
             Peek::Incomplete => return Step::NeedMore,
             Peek::Garbage(reason) => {
-                self.pass_on(now, reason, sink);
+                self.pass_on(now, reason, Some(side), sink);
                 return Step::Forward(buffer.len());
             }
             Peek::Body(head) => return self.body_frame(side, now, head, buffer, sink),
@@ -232,7 +190,9 @@ impl Session {
     ) -> Step {
         let forward = Step::Forward(head.frame_length());
         let Ok(method) = Method::decode(head.payload(buffer)) else {
-            self.env.metrics.undecodable("method");
+            let env = Arc::clone(&self.env);
+            let cx = &mut Context { env: &env, connection: &self.connection, now, sink };
+            cx.undecodable("method", head.channel);
             return forward;
         };
         match (side, &method) {
@@ -411,7 +371,8 @@ impl Session {
         let swallow = known && assembly.is_some_and(|assembly| assembly.swallow);
         // An empty body frame is legal anywhere within a content, and harmless elsewhere.
         if !known && assembly.is_some() && head.length > 0 {
-            self.env.metrics.undecodable("body");
+            let cx = &mut Context { env: &self.env, connection: &self.connection, now, sink };
+            cx.undecodable("body", head.channel);
         }
         let body = Body { channel: head.channel, remaining: head.length + 1, swallow, known };
         self.stream(side).body = Some(body);
@@ -444,7 +405,7 @@ impl Session {
             stream.body = None;
         }
         if done && buffer[count - 1] != END {
-            self.pass_on(now, "frame without end octet", sink);
+            self.pass_on(now, "frame without end octet", Some(side), sink);
             return Step::Forward(count);
         }
         let channel = if known { self.channels.get_mut(&channel) } else { None };

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::context::Context;
 use super::method::Method;
 use super::wire::Table;
+use crate::identify::is_excluded;
 
 /// A change that the client asked for, to be recorded once the broker has agreed.
 #[derive(Clone, Debug)]
@@ -137,10 +138,14 @@ impl Change {
     }
 }
 
-/// A field table as a JSON object; of names that repeat the first counts.
+/// A field table as a JSON object, less what is named like a secret, however deep; what is only
+/// yes or no, as capabilities are, stays. Of names that repeat the first counts.
 pub(crate) fn table_json(table: &Table<'_>) -> serde_json::Value {
     let mut object = serde_json::Map::with_capacity(table.len());
     for (name, value) in table {
+        if is_excluded(name) && !matches!(value, Value::Bool(_)) {
+            continue;
+        }
         object.entry(escape_bytes(name)).or_insert_with(|| value_json(value));
     }
     object.into()
@@ -155,5 +160,26 @@ fn value_json(value: &Value<'_>) -> serde_json::Value {
             other.write_json(&mut text);
             serde_json::from_str(&text).unwrap_or(serde_json::Value::Null)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_like_a_secret_is_left_out_however_deep() {
+        let secret = || Value::Bytes(b"s3cret");
+        let inner =
+            || Value::Table(vec![(&b"password"[..], secret()), (b"auth_close", Value::Bool(true))]);
+        let table = vec![
+            (&b"product"[..], Value::Bytes(b"x")),
+            (b"session_token", secret()),
+            (b"capabilities", inner()),
+            (b"hosts", Value::Array(vec![inner(), Value::Array(vec![inner()])])),
+        ];
+        let rest = json!({"auth_close": true});
+        let want = json!({"product": "x", "capabilities": rest, "hosts": [rest, [rest]]});
+        assert_eq!(table_json(&table), want);
     }
 }

@@ -3,7 +3,9 @@
 
 mod consume;
 mod publish;
+mod relay;
 mod session;
+mod topology;
 mod transparency;
 
 use std::sync::Arc;

@@ -238,6 +238,74 @@ fn a_transaction_names_its_rows_and_ends_them() {
 }
 
 #[test]
+fn a_commit_that_is_not_answered_has_no_outcome() {
+    let mut wire = Wire::open();
+    wire.client(&method(1, 90, 10, b""));
+    wire.broker(&method(1, 90, 11, b""));
+    wire.client(&publish(1, "orders", "k", 0, "1"));
+    wire.client(&method(1, 90, 20, b""));
+    wire.end();
+    let row = wire.rows("Transaction")[0];
+    assert_eq!(row["outcome"], Json::Null, "the broker may have committed");
+    assert_eq!(row["reason"], "tx.commit unanswered; client closed the socket");
+}
+
+/// Header and body frames of a message with one number among its headers.
+fn with_header(name: &str, value: i64, body: &[u8]) -> Vec<u8> {
+    let value = [b"l".as_slice(), &value.to_be_bytes()].concat();
+    content_with(1, &[0x20, 0], &table(&[(name, value)]), body)
+}
+
+#[test]
+fn a_delayed_message_is_not_made_mandatory() {
+    let mut wire = Wire::open();
+    let delayed = [publish_method(1, "later", "k", 0), with_header("x-delay", 5000, b"x")].concat();
+    wire.client(&delayed);
+    assert_eq!(wire.to_broker, delayed);
+    let near = [publish_method(1, "later", "k", 0), with_header("x-delayed", 5000, b"\x07x-delay")];
+    wire.client(&near.concat());
+    wire.client(
+        &[publish_method(1, "later", "k", MANDATORY), with_header("x-delay", 1, b"x")].concat(),
+    );
+    assert_eq!(mandatory(&wire), ["delayed", "set", "client"]);
+    // The client's own return says so: the message comes all the same.
+    let arguments = [b"\x01\x38\x08NO_ROUTE".as_slice(), &short("later"), &short("k")].concat();
+    wire.broker(&[method(1, 60, 50, &arguments), with_header("x-delay", 1, b"x")].concat());
+    assert_eq!(wire.rows("Return")[0]["details"], json!({"asked_by": "client", "delayed": true}));
+}
+
+#[test]
+fn only_rabbitmq_is_asked_for_returns() {
+    let mut wire = Wire::new(env());
+    wire.client(b"AMQP\0\0\x09\x01");
+    let properties = table(&[("product", text("LavinMQ"))]);
+    let start = [b"\0\x09".as_slice(), &properties, b"\0\0\0\0\0\0\0\0"].concat();
+    wire.broker(&method(0, 10, 10, &start));
+    wire.client(&method(1, 20, 10, b"\0"));
+    wire.broker(&method(1, 20, 11, b"\0\0\0\0"));
+    wire.forget();
+    let bytes = publish(1, "orders", "k", 0, "m");
+    wire.client(&bytes);
+    assert_eq!((mandatory(&wire), &wire.to_broker), (vec![json!("not_rabbitmq")], &bytes));
+}
+
+#[test]
+fn a_return_of_what_is_forgotten_says_that_it_is() {
+    let mut wire = Wire::open();
+    wire.client(&publish(1, "orders", "first", 0, "1"));
+    let bytes = publish(1, "orders", "k", 0, "m");
+    for _ in 0..65_536 {
+        wire.client(&bytes);
+    }
+    wire.forget();
+    wire.broker(&returned(1, "orders", "first", "1"));
+    let row = wire.rows("Return")[0];
+    assert_eq!(row["concludes"], Json::Null);
+    assert_eq!(row["details"], json!({"asked_by": "tap", "publish": "forgotten"}));
+    assert!(wire.to_client.is_empty());
+}
+
+#[test]
 fn unconfirmed_publishes_stay_unknown_when_the_channel_closes() {
     let mut wire = Wire::open();
     confirm_mode(&mut wire);

@@ -77,6 +77,7 @@ fn timeless(wire: &Wire) -> Vec<Json> {
     let mut rows = wire.rows.rows.clone();
     for row in &mut rows {
         row["at"] = Json::Null;
+        row["gap"] = Json::Null;
         row["session"]["took_us"] = Json::Null;
     }
     rows
