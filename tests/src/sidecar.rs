@@ -130,6 +130,11 @@ impl Sidecar {
         net::http_get(self.admin_port, "/metrics").expect("the admin port answers").1
     }
 
+    /// The port of `/metrics`, `/livez` and `/readyz`.
+    pub fn admin_port(&self) -> u16 {
+        self.admin_port
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         self.process.output()

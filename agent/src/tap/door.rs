@@ -201,7 +201,8 @@ async fn connection<H: Host>(host: &H, tls: Option<TlsAcceptor>, client: Accepte
             let handshake = tokio::time::timeout(TLS_TIMEOUT, acceptor.accept(stream));
             match host.lifecycle().unless_closing(handshake).await {
                 Some(Ok(Ok(mut stream))) => {
-                    if host.serve(&mut stream, peer).await == Leave::Reset {
+                    let leave = host.serve(&mut stream, peer).await;
+                    if leave == Leave::Reset {
                         reset(stream.get_ref().0);
                     }
                 }

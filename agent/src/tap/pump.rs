@@ -30,7 +30,7 @@ const READ_MAX: usize = 128 * 1024;
 const LINGER: Duration = Duration::from_secs(5);
 /// What a side has said before it closed in order is kept for the other so long while that reads
 /// nothing: about as long as a kernel would.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Chunks that are written at once.
 const VECTORED: usize = 32;
 

@@ -3,11 +3,13 @@
 
 mod celery;
 mod crash;
+mod lapin;
 mod objects;
 mod payloads;
 mod rules;
 mod secrets;
 mod services;
+mod sessions;
 mod stall;
 mod support;
 mod transport;

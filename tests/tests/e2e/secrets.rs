@@ -3,13 +3,16 @@
 use flowtap_tests::rabbitmq::BOTH;
 use flowtap_tests::secrets::files_with;
 use lapin::BasicProperties;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 
 use crate::support::{channel, scene};
 
 const PASSWORD: &str = "planted-password-4711";
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 11] = [
     PASSWORD,
     "planted-bearer-4712",
     "planted-token-4713",
@@ -18,6 +21,9 @@ const SECRETS: [&str; 8] = [
     "planted-body-4716",
     "planted-mail-4717",
     "planted-nested-4718",
+    "planted-binding-4719",
+    "planted-queue-4720",
+    "planted-consumer-4721",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +39,27 @@ async fn no_planted_secret_is_found_in_spool_store_or_logs() {
         let (connection, channel) = channel(&url).await;
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirm mode");
         let queue = QueueDeclareOptions::default();
-        channel.queue_declare("q".into(), queue, FieldTable::default()).await.expect("declared");
+        let arguments = |secret: &str| {
+            let mut arguments = FieldTable::default();
+            let text = |text: &str| AMQPValue::LongString(text.into());
+            arguments.insert("session_token".into(), text(secret));
+            arguments.insert("tenant".into(), text("edison"));
+            arguments
+        };
+        channel.queue_declare("q".into(), queue, arguments(SECRETS[9])).await.expect("declared");
+        let bind = QueueBindOptions::default();
+        channel
+            .queue_bind("q".into(), "amq.headers".into(), "".into(), bind, arguments(SECRETS[8]))
+            .await
+            .expect("bound");
+        let consume = BasicConsumeOptions::default();
+        let consumer = channel
+            .basic_consume("q".into(), "c".into(), consume, arguments(SECRETS[10]))
+            .await
+            .expect("consuming");
+        let cancel = BasicCancelOptions::default();
+        channel.basic_cancel("c".into(), cancel).await.expect("cancelled");
+        drop(consumer);
 
         let mut headers = FieldTable::default();
         let mut header = |name: &str, value: &str| {
@@ -85,6 +111,10 @@ async fn no_planted_secret_is_found_in_spool_store_or_logs() {
         let rows = scene.store.sql("SELECT * FROM history");
         assert!(rows.iter().any(|row| row["principal"] == user.as_str()), "the user is recorded");
         assert!(rows.iter().any(|row| row["event_id"] == "m-1"), "so is the message");
+        let kept = r#""arguments":{"tenant":"edison"}"#;
+        let kept = |row: &serde_json::Value| row["details"].as_str().unwrap_or("").contains(kept);
+        let with_arguments = rows.iter().filter(|row| kept(row)).count();
+        assert_eq!(with_arguments, 3, "the rest of the arguments of queue, binding and consumer");
         let dump = format!("{}{metrics}", serde_json::Value::from(rows));
         for secret in SECRETS {
             assert!(!flowtap_tests::secrets::contains(dump.as_bytes(), secret), "{secret} in rows");

@@ -28,7 +28,7 @@ pub(crate) struct Channel {
     anonymous_queues: u32,
     prefetch: Option<u16>,
     /// The bound that all consumers of the channel share.
-    channel_prefetch: Option<u16>,
+    shared_prefetch: Option<u16>,
     /// How many questions there were.
     asked: u64,
     doubt: Option<Doubt>,
@@ -118,7 +118,7 @@ impl Channel {
             Method::TxCommit => self.ask(Answer::Committed),
             Method::TxRollback => self.ask(Answer::RolledBack),
             Method::Qos { prefetch, global } => {
-                let bound = if *global { &mut self.channel_prefetch } else { &mut self.prefetch };
+                let bound = if *global { &mut self.shared_prefetch } else { &mut self.prefetch };
                 *bound = Some(*prefetch);
                 self.ask(Answer::Ok(None));
             }
@@ -128,7 +128,7 @@ impl Channel {
                     no_ack: *no_ack,
                     exclusive: *exclusive,
                     prefetch: self.prefetch,
-                    channel_prefetch: self.channel_prefetch,
+                    channel_prefetch: self.shared_prefetch,
                     arguments: table_json(arguments),
                 };
                 if *nowait {
@@ -299,7 +299,7 @@ impl Channel {
         if !self.opened {
             return;
         }
-        let details = match self.channel_prefetch {
+        let details = match self.shared_prefetch {
             None => Cow::from(r#"{"what":"channel"}"#),
             Some(bound) => format!(r#"{{"what":"channel","prefetch":{bound}}}"#).into(),
         };
