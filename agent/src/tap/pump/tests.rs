@@ -25,7 +25,7 @@ impl Gate for Never {
     }
 
     async fn released(&self, (): ()) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -124,7 +124,7 @@ async fn last_words_that_come_slowly_are_passed_on_to_the_last() {
         drop(broker);
     };
     let mut heard = Vec::new();
-    let (_, read) = tokio::join!(slowly, client.read_to_end(&mut heard));
+    let ((), read) = tokio::join!(slowly, client.read_to_end(&mut heard));
     assert_eq!((read.unwrap(), heard.as_slice()), (4, &b"...."[..]));
     assert_eq!(relayed.await.unwrap(), Ended::Closed(Side::Client));
 }
