@@ -56,6 +56,7 @@ fi
 if wants test; then
     wanted+=(
         "chromium|cmd:chromium|a real browser for the page"
+        "g++|cmd:c++|what librdkafka's configure wants to find"
         "debootstrap|cmd:debootstrap|unpacks Debian 13 into a folder, for RabbitMQ 4.0"
         "python3-venv|file:/usr/share/doc/python3-venv|virtual environments for Python's clients"
         "e2fsprogs|cmd:mkfs.ext4|a small disk that the tests can stall"
@@ -94,6 +95,7 @@ kafka39cds=$kafka39/broker.jsa
 kafkajava=$CACHE/kafka-service-$(digest tests/kafka/4/pom.xml tests/clients/java/KafkaService.java)
 kafkajavacds=$kafkajava/service.jsa
 kafkago=$CACHE/bin/kafka-go-$(digest tests/clients/go/*)
+kafkarust=$CACHE/bin/kafka-rust-$(digest tests/clients/rust/Cargo.* tests/clients/rust/src/*)
 tree=$CACHE/rabbitmq-4.0
 s3=$CACHE/bin/versitygw-${S3_MODULE##*@}
 deny=$CACHE/bin/cargo-deny
@@ -123,6 +125,7 @@ if wants test; then
     cached "$kafkajava" kafkajava "Java service $kafkajava with Kafka's own client, compiled"
     cached "$kafkajavacds" kafkajavacds "class archive of that service"
     cached "$kafkago" kafkago "Go service $kafkago: franz-go, by go.sum"
+    cached "$kafkarust" kafkarust "Rust service $kafkarust: rdkafka and the librdkafka in it, by Cargo.lock (2 to 3 minutes)"
     cached "$venv" venv "Python venv $venv: pika, Celery, confluent-kafka and aiokafka, pinned"
     cached "$venvold" venvold "Python venv $venvold: an old confluent-kafka"
     cached "$node" node "Node modules $node: amqplib and kafkajs, by lockfile"
@@ -324,6 +327,14 @@ make_kafkago() {
     mv "$kafkago.partial" "$kafkago"
 }
 
+make_kafkarust() {
+    step "Rust service for Kafka"
+    CARGO_TARGET_DIR="$CACHE/kafka-rust-build" cargo build -q --release --locked \
+        --manifest-path tests/clients/rust/Cargo.toml >"$log" 2>&1
+    mv "$CACHE/kafka-rust-build/release/kafka-rust" "$kafkarust"
+    rm -rf "$CACHE/kafka-rust-build"
+}
+
 make_s3() {
     step "S3 server"
     GOBIN="$s3.partial" GOFLAGS="-buildvcs=false ${GOFLAGS:-}" CGO_ENABLED=0 \
@@ -383,6 +394,7 @@ if wants test; then
     current "$kafka39" "$CACHE/kafka-3.9"
     current "$kafkajava" "$CACHE/kafka-java"
     current "$kafkago" "$CACHE/bin/kafka-go"
+    current "$kafkarust" "$CACHE/bin/kafka-rust"
     current "$venv" "$CACHE/venv"
     current "$venvold" "$CACHE/venv-old"
     current "$node" "$CACHE/node"

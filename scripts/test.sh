@@ -16,7 +16,6 @@ cargo test --workspace --no-fail-fast -- "$@" 2>&1 | tee "$log" || status=$?
 if [ "${FLOWTAP_LONG:-}" = 1 ]; then
     # A workspace of its own, with a folder of its own: it takes other features.
     cargo check --manifest-path agent/fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz" || status=$?
-    cargo test --package flowtap-tests --test kafka -- "$@" 2>&1 | tee -a "$log" || status=$?
 fi
 
 echo

@@ -34,11 +34,19 @@ pub enum Client {
     Kafkajs,
     /// Go, franz-go.
     Franz,
+    /// Rust, rdkafka (librdkafka), which can neither log in with SCRAM nor speak TLS as it is built here.
+    Rdkafka,
 }
 
 /// The clients of Kafka, without the old one.
-pub const KAFKA: [Client; 5] =
-    [Client::KafkaJava, Client::Confluent, Client::Aiokafka, Client::Kafkajs, Client::Franz];
+pub const KAFKA: [Client; 6] = [
+    Client::KafkaJava,
+    Client::Confluent,
+    Client::Aiokafka,
+    Client::Kafkajs,
+    Client::Franz,
+    Client::Rdkafka,
+];
 
 impl Client {
     /// Whether it is installed; says so loudly if not, and fails on CI.
@@ -55,6 +63,7 @@ impl Client {
             Self::Aiokafka => python("venv").join("aiokafka"),
             Self::Kafkajs => cache_dir().join("node/node_modules/kafkajs"),
             Self::Franz => cache_dir().join("bin/kafka-go"),
+            Self::Rdkafka => cache_dir().join("bin/kafka-rust"),
         };
         available(proof.exists(), &format!("the client {self:?}"))
     }
@@ -104,6 +113,7 @@ impl Client {
                 command.arg("KafkaService");
             }
             Self::Franz => command = Command::new(cache_dir().join("bin/kafka-go")),
+            Self::Rdkafka => command = Command::new(cache_dir().join("bin/kafka-rust")),
         }
         command
     }

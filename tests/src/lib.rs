@@ -10,7 +10,7 @@
 //! | [`s3`] | an S3 server with conditional puts |
 //! | [`sidecar`] | the agent between a service and its broker |
 //! | [`sql`] | rows of a store, through `flowtap sql` |
-//! | [`client`] | services in Python, Ruby, JavaScript, Go and Java with clients that nobody here wrote |
+//! | [`client`] | services in Python, Ruby, JavaScript, Go, Java and Rust with clients that nobody here wrote |
 //! | [`disk`] | a disk that can be made to stall |
 //! | [`process`] | child processes that cannot outlive the tests |
 //!

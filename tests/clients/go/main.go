@@ -134,6 +134,8 @@ func options() []kgo.Opt {
 		mechanism = plain.Auth{User: plan.Security.User, Pass: plan.Security.Password}.AsMechanism()
 	case "SCRAM-SHA-256":
 		mechanism = scram.Auth{User: plan.Security.User, Pass: plan.Security.Password}.AsSha256Mechanism()
+	case "SCRAM-SHA-512":
+		mechanism = scram.Auth{User: plan.Security.User, Pass: plan.Security.Password}.AsSha512Mechanism()
 	case "OAUTHBEARER":
 		mechanism = oauth.Oauth(token)
 	}

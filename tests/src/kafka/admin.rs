@@ -19,6 +19,10 @@ const ELECT_LEADERS: Api = Api { key: 43, version: 1, flexible: false };
 const INCREMENTAL_ALTER_CONFIGS: Api = Api { key: 44, version: 0, flexible: false };
 const ALTER_PARTITION_REASSIGNMENTS: Api = Api { key: 45, version: 0, flexible: true };
 
+/// What settings belong to.
+const TOPIC: i8 = 2;
+const GROUP: i8 = 32;
+
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
 const ELECTION_NOT_NEEDED: i16 = 84;
@@ -64,7 +68,7 @@ pub struct Group {
 }
 
 impl Kafka {
-    fn ask(&self, address: SocketAddr, api: Api, body: Body) -> Answer {
+    pub(super) fn ask(&self, address: SocketAddr, api: Api, body: Body) -> Answer {
         call(address, api, body).unwrap_or_else(|error| {
             self.print_logs();
             panic!("{api:?} at {address}: {error}")
@@ -72,7 +76,7 @@ impl Kafka {
     }
 
     /// The first of the nodes that answers.
-    fn anybody(&self) -> SocketAddr {
+    pub(super) fn anybody(&self) -> SocketAddr {
         let mut found = None;
         wait_until("a broker is up", || {
             found = self.addresses().into_iter().find(|&address| {
@@ -205,9 +209,18 @@ impl Kafka {
 
     /// Changes settings of a topic.
     pub fn alter_topic(&self, name: &str, settings: &[(&str, &str)]) {
+        self.alter(TOPIC, name, settings);
+    }
+
+    /// Changes settings of a group, as `("share.auto.offset.reset", "earliest")`.
+    pub fn alter_group(&self, name: &str, settings: &[(&str, &str)]) {
+        self.alter(GROUP, name, settings);
+    }
+
+    fn alter(&self, what: i8, name: &str, settings: &[(&str, &str)]) {
         let body = Body::default()
             .i32(1)
-            .i8(2)
+            .i8(what)
             .text(name)
             .each(settings.iter(), |body, (key, value)| body.text(key).i8(0).text(value))
             .i8(0);
@@ -215,7 +228,7 @@ impl Kafka {
         answer.i32();
         let results = answer.list(|each| (each.i16(), each.text(), each.i8(), each.text()));
         for (error, why, ..) in results {
-            assert_eq!(error, 0, "topic {name} can't be changed: {why:?}");
+            assert_eq!(error, 0, "{name} can't be changed: {why:?}");
         }
     }
 

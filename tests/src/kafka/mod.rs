@@ -7,6 +7,8 @@
 //! | `admin` | topics, offsets, groups, leaders, asked of the brokers themselves |
 //! | [`cutter`] | a relay that loses answers |
 //! | [`log`] | the batches on a broker's disk |
+//! | [`tools`] | Kafka's own command-line tools |
+//! | `users` | a password for SCRAM-SHA-512 |
 //! | [`wire`] | the few requests that this takes, written by hand |
 
 use std::net::SocketAddr;
@@ -25,6 +27,8 @@ mod admin;
 pub mod cutter;
 pub mod log;
 mod node;
+pub mod tools;
+mod users;
 pub mod wire;
 
 /// Which release.
@@ -64,7 +68,7 @@ pub const PASSWORD: &str = "planted-password-of-alice";
 pub enum Listener {
     /// In the clear; always there.
     Plain,
-    /// In the clear after a login: PLAIN, SCRAM-SHA-256, OAUTHBEARER with unsecured tokens.
+    /// In the clear after a login: PLAIN, SCRAM-SHA-256 and -512, OAUTHBEARER with unsecured tokens.
     Sasl,
     /// TLS.
     Tls,
@@ -134,6 +138,9 @@ impl Kafka {
             cluster.node(id, Node::await_startup);
         }
         cluster.await_ready();
+        if options.sasl {
+            cluster.allow_scram_512();
+        }
         Some(cluster)
     }
 
@@ -238,6 +245,11 @@ impl Kafka {
     /// Asks a node to end, which hands over what it leads, and waits.
     pub fn stop(&self, id: usize) {
         self.node(id, Node::stop);
+    }
+
+    /// Gives a node that is down another port for its clients; it has that once it is restarted.
+    pub fn move_to_another_port(&self, id: usize) {
+        self.node(id, Node::move_to_another_port);
     }
 
     /// Starts a node again on its folder and ports, killing it first if it still runs, and waits

@@ -169,10 +169,11 @@ fn sasl(all: &mut String, login_again_ms: Option<u32>) {
         let prefix = format!("listener.name.{listener}");
         write!(
             all,
-            "{prefix}.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,OAUTHBEARER\n\
+            "{prefix}.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER\n\
              {prefix}.plain.sasl.jaas.config={MODULES}.plain.PlainLoginModule required \
              user_{USER}=\"{PASSWORD}\";\n\
              {prefix}.scram-sha-256.sasl.jaas.config={MODULES}.scram.ScramLoginModule required;\n\
+             {prefix}.scram-sha-512.sasl.jaas.config={MODULES}.scram.ScramLoginModule required;\n\
              {prefix}.oauthbearer.sasl.jaas.config={MODULES}.oauthbearer.OAuthBearerLoginModule \
              required unsecuredLoginStringClaim_sub=\"broker\";\n"
         )
@@ -255,6 +256,15 @@ impl Node {
 
     pub(super) fn stop(&mut self) {
         self.process.terminate();
+    }
+
+    pub(super) fn move_to_another_port(&mut self) {
+        let at = self.folder.join("server.properties");
+        let all = std::fs::read_to_string(&at).expect("a node has its configuration");
+        let (_, old) = self.addresses[0];
+        let new = SocketAddr::new(old.ip(), net::free_port());
+        write(&at, &all.replace(&old.to_string(), &new.to_string()));
+        self.addresses[0].1 = new;
     }
 
     pub(super) fn restart(&mut self) {

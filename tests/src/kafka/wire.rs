@@ -1,6 +1,7 @@
 //! As much of Kafka's protocol as an administrator of a test broker needs, written by hand: it
 //! shares nothing with the code under test.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -162,18 +163,21 @@ impl Answer {
         Some(self.texts(length as usize))
     }
 
-    /// All that has not been read.
-    pub fn rest(&self) -> &[u8] {
-        &self.bytes[self.at..]
+    /// Tagged fields by their tags.
+    pub fn tagged(&mut self) -> BTreeMap<u64, Vec<u8>> {
+        let count = self.varint();
+        let field = |_| {
+            let (tag, size) = (self.varint(), self.varint() as usize);
+            let content = self.bytes[self.at..self.at + size].to_vec();
+            self.at += size;
+            (tag, content)
+        };
+        (0..count).map(field).collect()
     }
 
     /// Skips tagged fields.
     pub fn tags(&mut self) {
-        for _ in 0..self.varint() {
-            self.varint();
-            let size = self.varint();
-            self.at += size as usize;
-        }
+        self.tagged();
     }
 
     /// A list, as versions have it that are not flexible (null: empty).

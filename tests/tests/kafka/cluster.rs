@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use flowtap_tests::client::{Client, KAFKA};
 use flowtap_tests::kafka::{Kafka, Options, Version};
-use flowtap_tests::sidecar::BROKERS;
-use flowtap_tests::{net, wait_until};
+use flowtap_tests::wait_until;
 use serde_json::json;
 
-use crate::support::{Way, number, received, scene, scene_on, sent};
+use crate::support::{assert_only_the_sidecar, number, received, scene, scene_on, sent};
 
 /// All clients go on when leaders move and when a broker is killed and comes back.
 #[test]
+#[ignore = "long: make test-long"]
 fn every_client_recovers() {
     let options = Options { nodes: 3, host: "127.0.0.2".into(), ..Options::default() };
     let Some(kafka) = Kafka::start_with(Version::V4, &options) else { return };
@@ -94,24 +94,9 @@ fn every_client_recovers() {
     }
 }
 
-/// Every connection of some processes leads to loopback's first address, where the sidecar is: the
-/// brokers have another one.
-fn assert_only_the_sidecar(pids: &[u32], way: &Way, when: &str) {
-    let Some(sidecar) = way.sidecar() else { return };
-    let ports = sidecar.port()..=sidecar.port() + BROKERS;
-    let mut connections = 0;
-    for &pid in pids {
-        for peer in net::peers(pid) {
-            let through = peer.ip().is_loopback() && ports.contains(&peer.port());
-            assert!(through, "{when}: process {pid} is connected to {peer}, not to {ports:?}");
-            connections += 1;
-        }
-    }
-    assert!(connections >= pids.len(), "{when}: {connections} connections");
-}
-
 /// Another topic under the same name: another id, offsets from zero.
 #[test]
+#[ignore = "long: make test-long"]
 fn a_topic_is_deleted_and_made_anew() {
     if !Client::KafkaJava.available() {
         return;

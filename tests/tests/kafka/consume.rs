@@ -132,29 +132,34 @@ fn partitions_change_hands_by(protocol: &str, client: Client, version: Version) 
 }
 
 with_every_client!(committed_by_the_batch_and_by_itself:
-    with_java KafkaJava V4, with_confluent Confluent V4, with_aiokafka Aiokafka V4,
+    with_rdkafka Rdkafka V4;
+    long: with_java KafkaJava V4, with_confluent Confluent V4, with_aiokafka Aiokafka V4,
     with_kafkajs Kafkajs V4, with_franz Franz V4, with_java_on_3_9 KafkaJava V3_9,
 );
 
 with_every_client!(partitions_change_hands:
-    with_java KafkaJava V4, with_confluent Confluent V4, with_aiokafka Aiokafka V4,
-    with_kafkajs Kafkajs V4, with_franz Franz V4, with_confluent_on_3_9 Confluent V3_9,
+    with_franz Franz V4, with_confluent_on_3_9 Confluent V3_9;
+    long: with_java KafkaJava V4, with_confluent Confluent V4, with_aiokafka Aiokafka V4,
+    with_kafkajs Kafkajs V4, with_rdkafka Rdkafka V4,
 );
 
 /// Groups that the brokers lead (`group.protocol=consumer`).
 #[test]
+#[ignore = "long: make test-long"]
 fn the_brokers_assign_to_java() {
     partitions_change_hands_by("consumer", Client::KafkaJava, Version::V4);
 }
 
 /// Likewise.
 #[test]
+#[ignore = "long: make test-long"]
 fn the_brokers_assign_to_librdkafka() {
     partitions_change_hands_by("consumer", Client::Confluent, Version::V4);
 }
 
 /// Every client but kafkajs can read without a group: deliveries that nobody settles.
 #[test]
+#[ignore = "long: make test-long"]
 fn without_a_group() {
     let Some(scene) = scene(Version::V4) else { return };
     let way = scene.way("auditor");
@@ -192,6 +197,7 @@ fn without_a_group() {
 
 /// The broker gives the time; what the records say does not count.
 #[test]
+#[ignore = "long: make test-long"]
 fn of_a_topic_with_the_brokers_time() {
     if !Client::Confluent.available() || !Client::Franz.available() {
         return;
@@ -226,6 +232,7 @@ fn of_a_topic_with_the_brokers_time() {
 
 /// Compaction leaves holes, and batches with nothing in them.
 #[test]
+#[ignore = "long: make test-long"]
 fn of_a_compacted_topic() {
     if !Client::KafkaJava.available() || !Client::Franz.available() {
         return;

@@ -16,6 +16,7 @@ use crate::support::{Place, Scene, Way, direct, number, received, scene, scene_o
 /// The broker has written a batch, and its answer is lost on the way to the sidecar: the producer
 /// sends the batch again on another connection, and nothing is published twice.
 #[test]
+#[ignore = "long: make test-long"]
 fn a_batch_that_is_sent_again_is_published_once() {
     let port = net::free_port();
     let cutter = Cutter::start(SocketAddr::from(([127, 0, 0, 1], port)));
@@ -175,6 +176,7 @@ fn clients() -> Vec<Client> {
 /// An agent that is restarted listens where it did: clients go on with the addresses that they
 /// know, and topics that they name by an id keep their names.
 #[test]
+#[ignore = "long: make test-long"]
 fn clients_go_on_when_the_agent_is_restarted() {
     if direct() {
         return;
@@ -220,6 +222,7 @@ fn assert_known_again(rows: &Rows, told: &Told) {
 
 /// What clients were told before an agent died is in a row; of the rest a gap speaks.
 #[test]
+#[ignore = "long: make test-long"]
 fn a_killed_agent_has_recorded_whatever_was_answered() {
     if direct() {
         return;
@@ -257,6 +260,7 @@ fn a_killed_agent_has_recorded_whatever_was_answered() {
 
 /// A broker that dies leaves no hole in what is recorded.
 #[test]
+#[ignore = "long: make test-long"]
 fn a_killed_broker_leaves_every_row_and_no_gap() {
     let Some(kafka) = Kafka::start(Version::V3_9) else { return };
     let scene = scene_on(&kafka);

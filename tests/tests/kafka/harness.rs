@@ -33,16 +33,19 @@ fn a_node_survives_kill_9(version: Version) {
 }
 
 #[test]
+#[ignore = "long: make test-long"]
 fn a_node_of_3_9_survives_kill_9() {
     a_node_survives_kill_9(Version::V3_9);
 }
 
 #[test]
+#[ignore = "long: make test-long"]
 fn a_node_of_4_survives_kill_9() {
     a_node_survives_kill_9(Version::V4);
 }
 
 #[test]
+#[ignore = "long: make test-long"]
 fn three_nodes_hand_over_what_one_of_them_led() {
     if !Client::Franz.available() {
         return;

@@ -1,10 +1,11 @@
-//! Kafka from end to end: services with five client libraries, and real brokers of two releases.
+//! Kafka from end to end: services with six client libraries, and real brokers of two releases.
 //! One executable, so that all share the brokers. What clients say is held against what brokers
 //! have on disk.
 
-/// One test for each client and release.
+/// One test for each client and release. Those behind `long` take their time: `make test-long`.
 macro_rules! with_every_client {
-    ($test:ident: $($name:ident $client:ident $version:ident),* $(,)?) => {
+    ($test:ident: $($name:ident $client:ident $version:ident),* $(,)?;
+     long: $($slow:ident $slow_client:ident $slow_version:ident),* $(,)?) => {
         mod $test {
             use flowtap_tests::client::Client;
             use flowtap_tests::kafka::Version;
@@ -12,6 +13,12 @@ macro_rules! with_every_client {
             $(#[test]
             fn $name() {
                 super::$test(Client::$client, Version::$version);
+            })*
+
+            $(#[test]
+            #[ignore = "long: make test-long"]
+            fn $slow() {
+                super::$test(Client::$slow_client, Version::$slow_version);
             })*
         }
     };
@@ -26,5 +33,6 @@ mod produce;
 mod rows;
 mod security;
 mod support;
+mod tools;
 mod transactions;
 mod versions;

@@ -17,6 +17,7 @@ fn peak(pid: u32) -> u64 {
 }
 
 #[test]
+#[ignore = "long: make test-long"]
 fn a_fetch_of_100_mb_passes_in_little_memory() {
     if !Client::Franz.available() || !Client::KafkaJava.available() {
         return;

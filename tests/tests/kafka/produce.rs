@@ -12,6 +12,8 @@ fn codecs(client: Client) -> &'static [&'static str] {
     match client {
         // Of those that are made of JavaScript alone.
         Client::Kafkajs => &["none", "gzip", "snappy"],
+        // Of those that are in librdkafka itself.
+        Client::Rdkafka => &["none", "snappy", "lz4"],
         _ => &["none", "gzip", "snappy", "lz4", "zstd"],
     }
 }
@@ -103,12 +105,14 @@ fn headers_arrive(scene: &Scene<'_>, topic: &str, wrote: Client, codec: &str) {
 }
 
 with_every_client!(produced_with_every_codec:
-    with_java KafkaJava V4, with_confluent Confluent V4, with_aiokafka Aiokafka V4,
-    with_kafkajs Kafkajs V4, with_franz Franz V4, with_confluent_on_3_9 Confluent V3_9,
+    with_confluent Confluent V4;
+    long: with_java KafkaJava V4, with_aiokafka Aiokafka V4, with_kafkajs Kafkajs V4,
+    with_franz Franz V4, with_rdkafka Rdkafka V4, with_confluent_on_3_9 Confluent V3_9,
 );
 
 /// Nobody answers, and nobody waits.
 #[test]
+#[ignore = "long: make test-long"]
 fn unacknowledged() {
     let Some(scene) = scene(Version::V4) else { return };
     let way = scene.way("shop");
@@ -133,6 +137,7 @@ fn unacknowledged() {
 
 /// A record without a value says that what had its key is gone.
 #[test]
+#[ignore = "long: make test-long"]
 fn tombstones() {
     if !Client::Confluent.available() {
         return;

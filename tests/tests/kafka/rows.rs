@@ -15,7 +15,7 @@ impl Rows {
     pub(crate) fn of(store: &Store, service: &str) -> Self {
         Self(store.sql(&format!(
             "SELECT boot, seq, ref_boot, ref_seq, kind, outcome, reason, destination, partition, \
-             log_offset, subscription, consumer, delivery_tag, client, principal, routing_key, message, \
+             log_offset, subscription, connection, consumer, delivery_tag, client, principal, routing_key, message, \
              CAST(broker_at AS BIGINT) AS broker_at, \
              broker_txn, redelivered, confirm_expected, headers, keys, size, details, \
              CAST(gap_from AS BIGINT) AS gap_from, CAST(gap_to AS BIGINT) AS gap_to \

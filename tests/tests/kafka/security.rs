@@ -1,8 +1,10 @@
 //! Logins and TLS, with every client and every mechanism.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use flowtap_tests::client::{Client, KAFKA};
+use flowtap_tests::kafka::wire::{Api, Body, call};
 use flowtap_tests::kafka::{Kafka, Listener, Options, PASSWORD, Tls, USER, Version};
 use flowtap_tests::process::Folder;
 use flowtap_tests::secrets::{contains, files_with};
@@ -11,10 +13,16 @@ use serde_json::{Value, json};
 
 use crate::support::{Scene, Way, number, received, scene_on};
 
-const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "OAUTHBEARER"];
+const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 
 /// How soon a broker wants to see a login again.
 const AGAIN_MS: u32 = 2000;
+
+/// The clients that can log in and speak TLS.
+fn clients() -> Vec<Client> {
+    let able = KAFKA.into_iter().filter(|client| *client != Client::Rdkafka);
+    able.filter(|client| client.available()).collect()
+}
 
 fn tls() -> Tls {
     let mut params = CertificateParams::new(Vec::<String>::new()).expect("no names");
@@ -41,8 +49,13 @@ fn tls() -> Tls {
 const SECRETS: [&str; 3] = [PASSWORD, r#""alg":"none""#, "c=biws,r="];
 
 /// A cluster with a login and TLS, and the authority's certificate for clients.
-fn cluster() -> Option<(Kafka, Folder)> {
-    let tls = tls();
+fn cluster(version: Version) -> Option<(Kafka, Folder)> {
+    cluster_with(version, false)
+}
+
+/// The same, where whoever speaks TLS may have to show a certificate.
+fn cluster_with(version: Version, client_certificate: bool) -> Option<(Kafka, Folder)> {
+    let tls = Tls { client_certificate, ..tls() };
     let folder = Folder::new("ca");
     for (name, text) in [("ca.pem", &tls.ca), ("cert.pem", &tls.cert), ("key.pem", &tls.key)] {
         std::fs::write(folder.path().join(name), text).expect("our own folder");
@@ -53,7 +66,7 @@ fn cluster() -> Option<(Kafka, Folder)> {
         tls: Some(tls),
         ..Options::default()
     };
-    Some((Kafka::start_with(Version::V4, &options)?, folder))
+    Some((Kafka::start_with(version, &options)?, folder))
 }
 
 fn security(mechanism: Option<&str>, ca: Option<&Folder>) -> Value {
@@ -69,40 +82,69 @@ fn security(mechanism: Option<&str>, ca: Option<&Folder>) -> Value {
 
 /// Each client with each mechanism works for longer than its login holds: it has to log in again on
 /// connections that are in use.
-#[test]
-fn logged_in_again_on_the_same_connection() {
-    let Some((kafka, _folder)) = cluster() else { return };
+fn logged_in_again_on_the_same_connection(version: Version) {
+    let Some((kafka, _folder)) = cluster(version) else { return };
     let scene = scene_on(&kafka);
     let way = scene.way_to("shop", Listener::Sasl, |_| {});
     let topic = scene.topic(1, &[]);
     let records = 40;
-    let clients: Vec<_> = KAFKA.into_iter().filter(|client| client.available()).collect();
+    let clients = clients();
     let mut services = Vec::new();
     for &client in &clients {
         for mechanism in MECHANISMS {
+            let name = format!("{client:?}-{mechanism}");
             let scenario = json!({
                 "role": "produce", "bootstrap": way.bootstrap(), "topic": topic, "count": records,
-                "every_ms": 150, "batch": 1, "idempotent": true, "security": security(Some(mechanism), None),
+                "every_ms": 150, "batch": 1, "idempotent": true, "client_id": name,
+                "security": security(Some(mechanism), None),
             });
-            services.push((client, mechanism, client.start(&scenario)));
+            services.push((client, name, client.start(&scenario)));
         }
     }
-    for (client, mechanism, mut service) in services {
+    let mut names = Vec::new();
+    for (client, name, mut service) in services {
         let did = service.finish();
-        assert_eq!(number(&did, "confirmed"), records, "{client:?} with {mechanism}: {did}");
+        assert_eq!(number(&did, "confirmed"), records, "{name}: {did}");
+        names.push((client, name));
     }
     assert_no_secret(&scene, &way);
     let Some(rows) = scene.rows(&way) else { return };
     assert_no_secret(&scene, &way);
     rows.assert_no_gap();
     rows.assert_published(&topic, &scene.places(&topic, false));
-    assert_eq!(rows.count("publish", &topic), records * clients.len() as i64 * 3);
+    assert_eq!(rows.count("publish", &topic), records * names.len() as i64);
     // The name of an OAUTHBEARER user is in the token, which nobody looks into.
     let nameless = rows.all("publish", &topic).filter(|row| row["principal"].is_null()).count();
     assert_eq!(nameless as i64, records * clients.len() as i64);
     let users: BTreeSet<_> =
         rows.all("publish", &topic).filter_map(|row| row["principal"].as_str()).collect();
     assert_eq!(users, BTreeSet::from([USER]));
+    for (client, name) in names {
+        let own = |row: &&Value| row["client"].as_str().is_some_and(|said| said.contains(&name));
+        let connections: BTreeSet<_> = rows
+            .all("publish", &topic)
+            .filter(own)
+            .map(|row| row["connection"].as_i64().expect("a connection has a number"))
+            .collect();
+        eprintln!("{name}: {connections:?}");
+        assert!(!connections.is_empty(), "{name} published nothing");
+        // aiokafka lets the broker close the connection, and connects again.
+        if client != Client::Aiokafka {
+            assert_eq!(connections.len(), 1, "{name} logged in again on its connection");
+        }
+    }
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn logged_in_again_on_the_same_connection_on_4() {
+    logged_in_again_on_the_same_connection(Version::V4);
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn logged_in_again_on_the_same_connection_on_3_9() {
+    logged_in_again_on_the_same_connection(Version::V3_9);
 }
 
 /// In spool, log, configuration, store and metrics, and in the rows, which are compressed there.
@@ -122,10 +164,11 @@ fn assert_no_secret(scene: &Scene<'_>, way: &Way) {
 
 /// Over TLS, and with a login over TLS.
 #[test]
+#[ignore = "long: make test-long"]
 fn over_tls() {
-    let Some((kafka, folder)) = cluster() else { return };
+    let Some((kafka, folder)) = cluster(Version::V4) else { return };
     let scene = scene_on(&kafka);
-    let clients: Vec<_> = KAFKA.into_iter().filter(|client| client.available()).collect();
+    let clients = clients();
     for (listener, mechanism) in [(Listener::Tls, None), (Listener::SaslTls, Some("SCRAM-SHA-256"))]
     {
         let way = scene.way_to(&format!("{listener:?}"), listener, |options| {
@@ -177,4 +220,47 @@ fn over_tls() {
             assert!(found.is_empty(), "{found:?}");
         }
     }
+}
+
+/// The broker wants to see a certificate: the sidecar shows its own, for services that have none.
+#[test]
+#[ignore = "long: make test-long"]
+fn the_sidecar_shows_its_own_certificate() {
+    if !Client::Franz.available() {
+        return;
+    }
+    let Some((kafka, folder)) = cluster_with(Version::V4, true) else { return };
+    let scene = scene_on(&kafka);
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let nobody = scene.way_to("nobody", Listener::Tls, |options| {
+        options.tap.push(format!("tls.ca = {:?}", file("ca.pem")));
+    });
+    let way = scene.way_to("shop", Listener::Tls, |options| {
+        options.tap.push(format!(
+            "tls.client_cert = {:?}\ntls.client_key = {:?}\ntls.ca = {:?}",
+            file("cert.pem"),
+            file("key.pem"),
+            file("ca.pem"),
+        ));
+    });
+    let Some(port) = nobody.sidecar().map(|sidecar| sidecar.port()) else { return };
+    let api = Api { key: 18, version: 0, flexible: false };
+    let refused = call(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), api, Body::default());
+    assert!(refused.is_err(), "without a certificate nobody gets in");
+    let topic = scene.topic(1, &[]);
+    let did = Client::Franz.run(&json!({
+        "role": "produce", "bootstrap": way.bootstrap(), "topic": topic, "count": 20,
+    }));
+    assert_eq!(number(&did, "confirmed"), 20);
+    let group = scene.kafka.name("factory");
+    let read = Client::Franz.run_lines(&json!({
+        "role": "consume", "bootstrap": way.bootstrap(), "topics": [topic], "records": 20,
+        "group": group,
+    }));
+    assert_eq!(received(&read).len(), 20);
+    let Some(rows) = scene.rows(&way) else { return };
+    rows.assert_no_gap();
+    rows.assert_published(&topic, &scene.places(&topic, false));
+    assert_eq!(rows.delivered(&topic, Some(&group)).len(), 20);
+    rows.assert_committed(&group, &scene.kafka.committed(&group));
 }

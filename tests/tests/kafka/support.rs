@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowtap_tests::kafka::log::visible;
 use flowtap_tests::kafka::{Batch, Kafka, Listener, Version};
+use flowtap_tests::net;
 use flowtap_tests::process::Folder;
-use flowtap_tests::sidecar::{Options, Sidecar};
+use flowtap_tests::sidecar::{BROKERS, Options, Sidecar};
 use flowtap_tests::sql::Store;
 use serde_json::Value;
 
@@ -129,6 +130,21 @@ impl Way {
     pub(crate) fn sidecar(&self) -> Option<RefMut<'_, Sidecar>> {
         self.sidecar.as_ref().map(RefCell::borrow_mut)
     }
+}
+
+/// Every connection of some processes leads to a port of the sidecar.
+pub(crate) fn assert_only_the_sidecar(pids: &[u32], way: &Way, when: &str) {
+    let Some(sidecar) = way.sidecar() else { return };
+    let ports = sidecar.port()..=sidecar.port() + BROKERS;
+    let mut connections = 0;
+    for &pid in pids {
+        for peer in net::peers(pid) {
+            let through = peer.ip().is_loopback() && ports.contains(&peer.port());
+            assert!(through, "{when}: process {pid} is connected to {peer}, not to {ports:?}");
+            connections += 1;
+        }
+    }
+    assert!(connections >= pids.len(), "{when}: {connections} connections");
 }
 
 /// Where the records went that a service was told of.

@@ -140,13 +140,13 @@ fn consumed_and_produced(client: Client, version: Version) {
 }
 
 with_every_client!(committed_and_aborted:
-    with_java KafkaJava V4, with_confluent Confluent V4, with_aiokafka Aiokafka V4,
-    with_kafkajs Kafkajs V4, with_franz Franz V4,
-    with_java_on_3_9 KafkaJava V3_9, with_confluent_on_3_9 Confluent V3_9,
+    with_java KafkaJava V4, with_java_on_3_9 KafkaJava V3_9;
+    long: with_confluent Confluent V4, with_aiokafka Aiokafka V4, with_kafkajs Kafkajs V4,
+    with_franz Franz V4, with_rdkafka Rdkafka V4, with_confluent_on_3_9 Confluent V3_9,
 );
 
-with_every_client!(consumed_and_produced:
-    with_java KafkaJava V4, with_confluent Confluent V4, with_aiokafka Aiokafka V4,
-    with_kafkajs Kafkajs V4, with_franz Franz V4,
+with_every_client!(consumed_and_produced: ;
+    long: with_java KafkaJava V4, with_confluent Confluent V4, with_aiokafka Aiokafka V4,
+    with_kafkajs Kafkajs V4, with_franz Franz V4, with_rdkafka Rdkafka V4,
     with_java_on_3_9 KafkaJava V3_9, with_confluent_on_3_9 Confluent V3_9,
 );

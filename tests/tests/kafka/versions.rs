@@ -9,9 +9,14 @@ use flowtap_tests::package_dir;
 
 use crate::support::scene;
 
-/// The versions of each API, and the bytes behind them: features, of which transactions of the
-/// second kind follow.
-fn offered(address: SocketAddr) -> (BTreeMap<i16, (i16, i16)>, Vec<u8>) {
+/// What a broker offers: the versions of each API, and features by their tags, of which transactions
+/// of the second kind follow.
+type Offer = (BTreeMap<i16, (i16, i16)>, BTreeMap<u64, Vec<u8>>);
+
+/// `FinalizedFeaturesEpoch`: it goes on with whatever is written to the cluster's metadata.
+const EPOCH: u64 = 1;
+
+fn offered(address: SocketAddr) -> Offer {
     let api = Api { key: 18, version: 3, flexible: true };
     let body = Body::default().compact("flowtap-tests").compact("1").varint(0);
     let mut answer = call(address, api, body).expect("ApiVersions is answered");
@@ -21,10 +26,13 @@ fn offered(address: SocketAddr) -> (BTreeMap<i16, (i16, i16)>, Vec<u8>) {
         api.tags();
         found
     });
-    (apis.into_iter().collect(), answer.rest().to_vec())
+    answer.i32();
+    let mut features = answer.tagged();
+    assert_eq!(features.remove(&EPOCH).map(|epoch| epoch.len()), Some(8), "{features:?}");
+    assert!(!features.is_empty(), "features are told");
+    (apis.into_iter().collect(), features)
 }
 
-/// The features' epoch changes with them only: two answers of one broker are the same.
 #[test]
 fn services_are_offered_what_the_broker_offers() {
     for version in BOTH {
@@ -40,17 +48,21 @@ fn services_are_offered_what_the_broker_offers() {
     }
 }
 
+/// A file of the Kafka tap.
+fn source(name: &str) -> String {
+    let path = package_dir().join("../agent/src/tap/kafka").join(name);
+    std::fs::read_to_string(&path).expect("the agent lies beside the tests")
+}
+
 /// APIs that carry neither records nor addresses pass in every version; those that rows are made of
 /// must be read in the newest all the same.
 #[test]
 fn the_table_of_apis_knows_the_newest_versions() {
     let Some(scene) = scene(Version::V4) else { return };
     let (offered, _) = offered(scene.kafka.addresses()[0]);
-    let path = package_dir().join("../agent/src/tap/kafka/wire/api.rs");
-    let source = std::fs::read_to_string(&path).expect("the agent lies beside the tests");
     let mut known = 0;
     // PRODUCE = 0 "Produce" RecordsAndAddresses 3..13 flexible 9;
-    for line in source.lines() {
+    for line in source("wire/api.rs").lines() {
         let words: Vec<_> = line.split_whitespace().collect();
         let [_, "=", key, name, _, versions, "flexible", _] = words[..] else { continue };
         let Ok(key) = key.parse::<i16>() else { continue };
@@ -62,4 +74,20 @@ fn the_table_of_apis_knows_the_newest_versions() {
         }
     }
     assert!(known > 15, "the table was read: {known}");
+}
+
+/// Of an API that is newer than all that were known nobody can say whether it carries records or
+/// addresses: whoever raises this number has looked.
+#[test]
+fn no_api_is_newer_than_those_that_were_looked_at() {
+    let Some(scene) = scene(Version::V4) else { return };
+    let (offered, _) = offered(scene.kafka.addresses()[0]);
+    let newest: i16 = source("conversation/requests.rs")
+        .lines()
+        .find_map(|line| line.strip_prefix("const NEWEST_KEY: i16 = ")?.strip_suffix(';'))
+        .expect("the tap says up to where it knows APIs")
+        .parse()
+        .expect("a number");
+    let (newest_offered, _) = offered.last_key_value().expect("a broker offers something");
+    assert!(*newest_offered <= newest, "the broker offers {newest_offered}, looked at: {newest}");
 }
