@@ -1,10 +1,14 @@
 """Kafka's own performance tools, direct and through a sidecar.
 
-Each round produces and consumes once over each way: "direct" and "control" (direct again: what the
-two differ by is the noise), "sidecar" (records everything), "forward" (`record = false`), and
-"kafka-proxy" (grepplabs/kafka-proxy, which records nothing) where its program is given or stands in
-the cache. Broker and tools share one core, the hop has another. Records of 1 kB, acks = all, one
-partition; once as fast as it goes, once at half of what direct reached.
+Each round goes once over each way: "direct" and "control" (direct again: what the two differ by is
+the noise), "sidecar" (records everything), "forward" (`record = false`), and "kafka-proxy"
+(grepplabs/kafka-proxy, which records nothing) where its program is given. Broker and tools share one
+core, the hop has another. Records of 1 kB, acks = all, one partition.
+
+At full speed records are produced first, and consumed when the hop is idle again: what it still has to
+decode belongs to the producing. At half of what direct reached a consumer follows the producer while
+it works; its rate is the producer's if it keeps up, and how long it needs after the producer's end is
+what it has fallen behind.
 
 Only the standard library; prints a table and writes JSON.
 """
@@ -18,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from common import CACHE, ROOT, Child, cpu_seconds, median, peak_kib, pinned
@@ -25,6 +30,8 @@ from common import CACHE, ROOT, Child, cpu_seconds, median, peak_kib, pinned
 BROKER, SIDECAR, FORWARD, PROXY, ADMIN = 26801, 26811, 26831, 26851, 26871
 TOOLS = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{CACHE}/kafka-4/libs/*"]
 SIZE = 1000
+# Seconds of CPU within one second that nobody works for: ticks, statuses.
+IDLE = 0.03
 
 
 def await_port(port, child):
@@ -46,6 +53,18 @@ def tool(name, arguments, core, log):
     if done.returncode:
         sys.exit(f"{name} failed ({done.returncode}): {(done.stdout + done.stderr)[-2000:]}")
     return done.stdout
+
+
+def await_idle(hop):
+    """What is recorded may be decoded and written after the tool has ended: waits for all of it."""
+    before = cpu_seconds(hop)
+    for _ in range(120):
+        time.sleep(1)
+        now = cpu_seconds(hop)
+        if now - before <= IDLE:
+            return now
+        before = now
+    sys.exit(f"process {hop} does not come to rest")
 
 
 def produce(port, topic, records, rate, core, log):
@@ -89,13 +108,13 @@ def hops(options, at, core):
         "sidecar": (SIDECAR, Child(pinned(core, [options.agent, "--config", config]), at / "agent.log")),
         "forward": (FORWARD, Child(pinned(core, [options.agent, "--config", forward]), at / "forward.log")),
     }
-    if os.access(options.kafka_proxy, os.X_OK):
+    if options.kafka_proxy:
         started["kafka-proxy"] = (PROXY, Child(pinned(core, [
             options.kafka_proxy, "server", "--bootstrap-server-mapping",
             f"127.0.0.1:{BROKER},127.0.0.1:{PROXY}", "--dynamic-listeners-disable=false",
             "--http-disable"]), at / "proxy.log"))
     else:
-        print(f"kafka-proxy is not there ({options.kafka_proxy}): not measured", flush=True)
+        print("kafka-proxy is not given (--kafka-proxy PROGRAM): not measured", flush=True)
     return started
 
 
@@ -104,7 +123,8 @@ def main():
     parser.add_argument("--agent", required=True, help="the flowtap-agent to measure")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--records", type=int, default=500_000, help="of 1 kB, each run")
-    parser.add_argument("--kafka-proxy", default=CACHE / "bin/kafka-proxy", help="its program, to compare with")
+    parser.add_argument("--kafka-proxy", metavar="PROGRAM",
+                        help="the program of grepplabs/kafka-proxy, to compare with")
     parser.add_argument("--json", default="target/bench/kafka.json")
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
@@ -115,7 +135,8 @@ def main():
     at = Path(folder.name)
     started = []
     try:
-        broker = Child(pinned(here, [ROOT / "scripts/kafka.sh", at / "broker", BROKER]), at / "broker.log")
+        script = ["env", f"FLOWTAP_CACHE={CACHE}", ROOT / "scripts/kafka.sh", at / "broker", BROKER]
+        broker = Child(pinned(here, script), at / "broker.log")
         started.append(broker)
         await_port(BROKER, broker)
         ways = hops(options, at, there)
@@ -136,21 +157,37 @@ def measure(options, core, at, ways):
     ports = {"direct": BROKER, "control": BROKER, **{name: port for name, (port, _) in ways.items()}}
     order = list(ports)
 
-    def run(way, number, rate):
-        topic = f"bench-{way}-{number}-{rate}"
-        hop = ways[way][1].pid if way in ways else None
-        at_start = cpu_seconds(hop) if hop else 0
-        records = options.records if rate < 0 else min(options.records, rate * 15)
-        did = {"produce": produce(ports[way], topic, records, rate, core, at / f"{topic}.log")}
-        between = cpu_seconds(hop) if hop else 0
-        did["consume"] = consume(ports[way], topic, records, core, at / f"{topic}-c.log")
+    def full(way, number):
+        topic, hop = f"full-{way}-{number}", ways[way][1].pid if way in ways else None
+        did, cpu = {}, [cpu_seconds(hop) if hop else 0]
+        did["produce"] = produce(ports[way], topic, options.records, -1, core, at / f"{topic}.log")
+        cpu.append(await_idle(hop) if hop else 0)
+        did["consume"] = consume(ports[way], topic, options.records, core, at / f"{topic}-c.log")
+        cpu.append(await_idle(hop) if hop else 0)
         if hop:
-            # What is recorded may be decoded and encoded after the tool has ended.
-            time.sleep(3)
-            end = cpu_seconds(hop)
-            did["produce"]["cpu_us"] = (between - at_start) * 1e6 / records
-            did["consume"]["cpu_us"] = (end - between) * 1e6 / records
-        print(f"  round {number + 1}/{options.rounds} {'half' if rate > 0 else 'full':4} {way:11}"
+            for what, spent in zip(("produce", "consume"), (cpu[1] - cpu[0], cpu[2] - cpu[1])):
+                did[what]["cpu_us"] = spent * 1e6 / options.records
+        return did
+
+    def half(way, number, rate):
+        topic, hop = f"half-{way}-{number}", ways[way][1].pid if way in ways else None
+        records = min(options.records, rate * 15)
+        before = cpu_seconds(hop) if hop else 0
+        # It makes the topic, so that the consumer finds it.
+        produce(ports[way], topic, 1, -1, core, at / f"{topic}.log")
+        with ThreadPoolExecutor() as pool:
+            reader = pool.submit(consume, ports[way], topic, records + 1, core, at / f"{topic}-c.log")
+            did = {"produce": produce(ports[way], topic, records, rate, core, at / f"{topic}.log")}
+            ended = time.monotonic()
+            did["consume"] = reader.result()
+            did["consume"]["behind_ms"] = (time.monotonic() - ended) * 1000
+        if hop:
+            did["cpu_us"] = (await_idle(hop) - before) * 1e6 / records
+        return did
+
+    def run(way, number, rate):
+        did = half(way, number, rate) if rate else full(way, number)
+        print(f"  round {number + 1}/{options.rounds} {'half' if rate else 'full':4} {way:11}"
               f" produce {did['produce']['per_s']:>8.0f}/s p50 {did['produce']['p50_ms']} ms"
               f" p99 {did['produce']['p99_ms']} ms   consume {did['consume']['per_s']:>8.0f}/s", flush=True)
         return did
@@ -165,26 +202,29 @@ def measure(options, core, at, ways):
         turned = [order[number % len(order):] + order[:number % len(order)] for number in range(options.rounds)]
         return [{way: run(way, number, rate) for way in ways_now} for number, ways_now in enumerate(turned)]
 
-    full = rounds(-1)
-    half_rate = int(median([this["direct"]["produce"]["per_s"] for this in full]) / 2)
-    half = rounds(half_rate)
-    summary = {"direct_per_s": {what: median([this["direct"][what]["per_s"] for this in full])
+    fast = rounds(None)
+    half_rate = int(median([this["direct"]["produce"]["per_s"] for this in fast]) / 2)
+    slow = rounds(half_rate)
+    summary = {"direct_per_s": {what: median([this["direct"][what]["per_s"] for this in fast])
                                 for what in ("produce", "consume")},
                "half_rate": half_rate, "ways": {}}
     for way in order[1:]:
         said = {}
         for what in ("produce", "consume"):
-            said[f"{what}_ratio"] = median([this[way][what]["per_s"] / this["direct"][what]["per_s"] for this in full])
-            said[f"half_{what}_ratio"] = median([this[way][what]["per_s"] / this["direct"][what]["per_s"] for this in half])
+            for name, runs in ((f"{what}_ratio", fast), (f"half_{what}_ratio", slow)):
+                said[name] = median([this[way][what]["per_s"] / this["direct"][what]["per_s"] for this in runs])
             if way in ways:
-                said[f"{what}_cpu_us"] = median([this[way][what]["cpu_us"] for this in full])
+                said[f"{what}_cpu_us"] = median([this[way][what]["cpu_us"] for this in fast])
         for quantile in ("mean_ms", "p99_ms"):
             said[f"half_added_{quantile}"] = median(
-                [this[way]["produce"][quantile] - this["direct"]["produce"][quantile] for this in half])
+                [this[way]["produce"][quantile] - this["direct"]["produce"][quantile] for this in slow])
+        said["half_added_behind_ms"] = median(
+            [this[way]["consume"]["behind_ms"] - this["direct"]["consume"]["behind_ms"] for this in slow])
         if way in ways:
+            said["half_cpu_us"] = median([this[way]["cpu_us"] for this in slow])
             said["peak_mib"] = peak_kib(ways[way][1].pid) / 1024
         summary["ways"][way] = said
-    return {"summary": summary, "full": full, "half": half}
+    return {"summary": summary, "full": fast, "half": slow}
 
 
 def show(summary):
@@ -194,11 +234,13 @@ def show(summary):
     print(f"{'':36}" + "".join(f"{name:>13}" for name in names))
     rows = [("produced, to direct", "produce_ratio", "{:.3f}"), ("consumed, to direct", "consume_ratio", "{:.3f}"),
             ("produced at half the rate, to direct", "half_produce_ratio", "{:.3f}"),
-            ("consumed then, to direct", "half_consume_ratio", "{:.3f}"),
+            ("consumed beside it, to direct", "half_consume_ratio", "{:.3f}"),
+            ("added to how far it fell behind, ms", "half_added_behind_ms", "{:.0f}"),
             ("added to send-to-ack then, mean ms", "half_added_mean_ms", "{:.2f}"),
             ("added to send-to-ack then, p99 ms", "half_added_p99_ms", "{:.1f}"),
             ("CPU of the hop, us a record produced", "produce_cpu_us", "{:.2f}"),
             ("CPU of the hop, us a record consumed", "consume_cpu_us", "{:.2f}"),
+            ("CPU at half the rate, us a record", "half_cpu_us", "{:.2f}"),
             ("peak memory, MiB", "peak_mib", "{:.1f}")]
     for title, key, form in rows:
         cells = [form.format(summary["ways"][name][key]) if key in summary["ways"][name] else "" for name in names]

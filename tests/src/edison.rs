@@ -133,6 +133,12 @@ impl Edison {
         format!("order-{next}")
     }
 
+    /// What the showroom says of a car, with the status of its answer.
+    pub fn car(&self, car: &str) -> Option<(u16, Value)> {
+        let (status, body) = net::http_get(self.port + 31, &format!("/cars/{car}"))?;
+        Some((status, serde_json::from_str(&body).unwrap_or_default()))
+    }
+
     /// The folder of its run: logs, spools, store.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.as_ref().expect("it is there until the end").path()

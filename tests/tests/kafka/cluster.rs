@@ -1,9 +1,9 @@
 //! Three brokers: leaders that move, a broker that dies, a topic that is made anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flowtap_tests::client::{Client, KAFKA};
-use flowtap_tests::kafka::{Kafka, Options, Version};
+use flowtap_tests::kafka::{Kafka, Listener, Options, Version};
 use flowtap_tests::wait_until;
 use serde_json::json;
 
@@ -133,4 +133,109 @@ fn a_topic_is_deleted_and_made_anew() {
         rows.all("topology", &topic).filter(|row| row["outcome"] == outcome).count()
     };
     assert_eq!((says("declared"), says("deleted")), (2, 1));
+}
+
+/// A broker comes back on another port: clients keep to the one that the sidecar told them, and
+/// what they publish and read through it is recorded as before.
+#[test]
+#[ignore = "long: make test-long"]
+fn a_broker_moves() {
+    if !Client::Franz.available() || !Client::KafkaJava.available() {
+        return;
+    }
+    let options = Options { nodes: 3, host: "127.0.0.2".into(), ..Options::default() };
+    let Some(kafka) = Kafka::start_with(Version::V4, &options) else { return };
+    let scene = scene_on(&kafka);
+    let way = scene.way("shop");
+    let topic = scene.topic(1, &[]);
+    kafka.move_leader(&topic, 0, 3);
+    let group = kafka.name("factory");
+    let mut consumer = Client::KafkaJava.start(&json!({
+        "role": "consume", "bootstrap": way.bootstrap(), "topics": [topic], "group": group,
+        "commit": "batch", "session_ms": 30_000,
+    }));
+    let mut producer = Client::Franz.start(&json!({
+        "role": "produce", "bootstrap": way.bootstrap(), "topic": topic, "count": 100_000,
+        "every_ms": 20, "idempotent": true,
+    }));
+    consumer.await_line("it reads from the third", |line| line["topic"].is_string());
+    let old = kafka.address(3, Listener::Plain);
+    kafka.stop(3);
+    kafka.move_to_another_port(3);
+    kafka.restart(3);
+    assert_ne!(kafka.address(3, Listener::Plain), old);
+    wait_until("the third is in sync again", || {
+        kafka.topic(&topic).partitions[&0].in_sync.contains(&3)
+    });
+    kafka.move_leader(&topic, 0, 3);
+    let sent_before = sent(&topic, &producer.lines()).len();
+    wait_until("records go to the third at its new address", || {
+        sent(&topic, &producer.lines()).len() > sent_before + 20
+    });
+    let read_before = received(&consumer.lines()).len();
+    wait_until("records are read from there", || {
+        received(&consumer.lines()).len() > read_before + 20
+    });
+    assert_only_the_sidecar(&[producer.pid(), consumer.pid()], &way, "after the move");
+    let told = producer.terminate_lines();
+    wait_until("all is read", || {
+        kafka.committed(&group).values().sum::<i64>() == kafka.end_offsets(&topic)[&0]
+    });
+    let read = consumer.terminate_lines();
+    let log = way.sidecar().map(|sidecar| sidecar.log());
+    assert!(log.is_none_or(|log| log.contains("broker moved")), "the sidecar saw it move");
+    let Some(rows) = scene.rows(&way) else { return };
+    rows.assert_no_gap();
+    rows.assert_settled_exactly_once();
+    let stored = kafka.end_offsets(&topic)[&0];
+    assert_eq!(rows.count("publish", &topic), stored);
+    let confirmed: BTreeSet<_> = rows.places("confirm", &topic).into_iter().collect();
+    assert!(sent(&topic, &told).iter().all(|place| confirmed.contains(place)));
+    let delivered: BTreeSet<_> = rows.delivered(&topic, Some(&group)).into_iter().collect();
+    assert!(received(&read).iter().all(|place| delivered.contains(place)));
+    rows.assert_committed(&group, &kafka.committed(&group));
+}
+
+/// A group reads a topic, and then another one of the same name from its beginning: what is
+/// delivered of the new one is no redelivery of the old one's, and each is settled by itself.
+#[test]
+#[ignore = "long: make test-long"]
+fn a_group_reads_a_topic_that_is_made_anew() {
+    if !Client::KafkaJava.available() || !Client::Franz.available() {
+        return;
+    }
+    let Some(scene) = scene(Version::V4) else { return };
+    let way = scene.way("factory");
+    let topic = scene.topic(1, &[]);
+    let group = scene.kafka.name("factory");
+    let fill = |count: i64| {
+        let did = Client::Franz.run(&json!({
+            "role": "produce", "bootstrap": scene.kafka.bootstrap(), "topic": topic, "count": count,
+        }));
+        assert_eq!(number(&did, "confirmed"), count);
+    };
+    let read = |count: i64| {
+        let told = Client::KafkaJava.run_lines(&json!({
+            "role": "consume", "bootstrap": way.bootstrap(), "topics": [topic], "group": group,
+            "commit": "batch", "records": count,
+        }));
+        assert_eq!(received(&told).len() as i64, count);
+    };
+    fill(30);
+    read(30);
+    scene.kafka.delete_topic(&topic);
+    wait_until("the group's offsets are gone with it", || scene.kafka.committed(&group).is_empty());
+    scene.kafka.create_topic(&topic, 1, &[]);
+    fill(20);
+    read(20);
+    let Some(rows) = scene.rows(&way) else { return };
+    rows.assert_no_gap();
+    assert_eq!(rows.deliveries(&topic, Some(&group)).count(), 50);
+    assert!(rows.kind("deliver").all(|row| row["redelivered"] == false), "none came twice");
+    rows.assert_settled_exactly_once();
+    let settles = rows.settles(&topic, &group);
+    assert_eq!(settles, BTreeMap::from([("committed".to_owned(), 50)]));
+    let positions: Vec<_> = rows.places("position", &topic).into_iter().map(|at| at.2).collect();
+    assert_eq!(positions.iter().max(), Some(&30), "{positions:?}");
+    assert_eq!(positions.last(), Some(&20), "{positions:?}");
 }

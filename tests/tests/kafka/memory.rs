@@ -1,12 +1,14 @@
-//! A fetch of a hundred megabytes goes through a sidecar that stays small.
+//! A fetch of a hundred megabytes, and many connections, go through a sidecar that stays small.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 
 use flowtap_tests::client::Client;
 use flowtap_tests::kafka::{Kafka, Options, Version};
 use serde_json::json;
 
-use crate::support::{number, received, scene_on};
+use crate::support::{number, received, scene, scene_on};
 
 /// The most memory that a process had so far, in KiB.
 fn peak(pid: u32) -> u64 {
@@ -61,4 +63,39 @@ fn a_fetch_of_100_mb_passes_in_little_memory() {
         assert!(rows.kind("gap").all(|row| row["reason"] == "memory"));
     }
     rows.assert_committed(&group, &kafka.committed(&group));
+}
+
+/// ApiVersions in its first version: length, key, version, correlation id, no client id.
+const API_VERSIONS: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
+
+/// What a connection costs that has been used and is kept open, as those of clients are.
+#[test]
+fn many_connections_take_little_each() {
+    const CONNECTIONS: u64 = 400;
+    /// Of the sidecar's memory; a connection's buffers are given back while it is idle.
+    const KIB_EACH: u64 = 40;
+    let Some(scene) = scene(Version::V4) else { return };
+    let way = scene.way("shop");
+    let Some(port) = way.sidecar().map(|sidecar| sidecar.port()) else { return };
+    let open = |_| {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
+        stream.set_read_timeout(Some(flowtap_tests::PATIENCE)).expect("it is a socket");
+        for _ in 0..10 {
+            stream.write_all(&API_VERSIONS).expect("it is connected");
+            let mut length = [0; 4];
+            stream.read_exact(&mut length).expect("an answer");
+            let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+            stream.read_exact(&mut answer).expect("all of it");
+        }
+        stream
+    };
+    // What the first few take is not theirs alone.
+    let first: Vec<_> = (0..10).map(open).collect();
+    let before = peak(way.sidecar().expect("there is one").pid());
+    let streams: Vec<_> = (0..CONNECTIONS).map(open).collect();
+    let after = peak(way.sidecar().expect("there is one").pid());
+    let each = (after - before) / CONNECTIONS;
+    eprintln!("{before} KiB before, {after} KiB with {CONNECTIONS} more: {each} KiB each");
+    assert!(each <= KIB_EACH, "{each} KiB each");
+    drop((first, streams));
 }

@@ -16,7 +16,7 @@ use crate::support::{Scene, Way, number, received, scene_on};
 const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 
 /// How soon a broker wants to see a login again.
-const AGAIN_MS: u32 = 2000;
+const AGAIN_MS: u32 = 4000;
 
 /// The clients that can log in and speak TLS.
 fn clients() -> Vec<Client> {
@@ -95,7 +95,7 @@ fn logged_in_again_on_the_same_connection(version: Version) {
             let name = format!("{client:?}-{mechanism}");
             let scenario = json!({
                 "role": "produce", "bootstrap": way.bootstrap(), "topic": topic, "count": records,
-                "every_ms": 150, "batch": 1, "idempotent": true, "client_id": name,
+                "every_ms": 300, "batch": 1, "idempotent": true, "client_id": name,
                 "security": security(Some(mechanism), None),
             });
             services.push((client, name, client.start(&scenario)));

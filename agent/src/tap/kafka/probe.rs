@@ -1,6 +1,10 @@
-//! What benches and fuzz targets may call of [`super::wire`]. Nothing else should.
+//! What benches and fuzz targets may call of the Kafka tap. Nothing else should.
+
+mod whole;
 
 use std::fmt::Write as _;
+
+pub use whole::{Tap, addresses, neutralised, readdressed};
 
 use super::wire::{
     Assignment, BatchHead, ClientSoftware, CommitRequest, CommitResponse, EndTxnRequest,
