@@ -15,7 +15,7 @@ use crate::support::{Scene, Way, number, received, scene_on};
 
 const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 
-/// How soon a broker wants to see a login again.
+/// How soon a broker wants to see a login again: sooner than any token ends.
 const AGAIN_MS: u32 = 4000;
 
 /// The clients that can log in and speak TLS.
@@ -70,7 +70,7 @@ fn cluster_with(version: Version, client_certificate: bool) -> Option<(Kafka, Fo
 }
 
 fn security(mechanism: Option<&str>, ca: Option<&Folder>) -> Value {
-    let mut all = json!({"user": USER, "password": PASSWORD, "token_seconds": 5});
+    let mut all = json!({"user": USER, "password": PASSWORD, "token_seconds": 60});
     if let Some(mechanism) = mechanism {
         all["mechanism"] = mechanism.into();
     }
