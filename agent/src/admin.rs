@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::{AdminConfig, ListenAddr};
+use crate::config::{self, AdminConfig, ListenAddr};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::tls::{self, TlsError};
@@ -190,13 +190,7 @@ impl Shared {
 }
 
 fn read_token(path: &PathBuf) -> Result<String, AdminError> {
-    let wrong = |why: String| AdminError::Token { path: path.clone(), why };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let token = text.trim();
-    if token.len() < 16 {
-        return Err(wrong("is too short".to_owned()));
-    }
-    Ok(token.to_owned())
+    config::token(path).map_err(|why| AdminError::Token { path: path.clone(), why })
 }
 
 /// Compares without telling by its time how much was right.

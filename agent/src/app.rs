@@ -12,7 +12,6 @@ use crate::admin::{self, AdminServer};
 use crate::check;
 use crate::cli::{self, Order};
 use crate::config::{self, Config, Sources};
-use crate::identify::{Section, SpecError};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::{Metrics, StorageNumbers};
 use crate::spool::{Recorder, Spool, SpoolHandle, SpoolOptions};
@@ -59,17 +58,11 @@ where
             return ExitCode::from(WRONG_CONFIGURATION);
         }
     };
-    if let Err(errors) = config.identifier() {
-        for error in errors {
-            eprintln!("{}", specification(&config, &error));
-        }
-        return ExitCode::from(WRONG_CONFIGURATION);
-    }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let exit = runtime.block_on(next(config));
-            // A thread that does not end, on a disk that does not answer, keeps nobody waiting.
-            runtime.shutdown_timeout(Duration::from_secs(1));
+            // A thread that waits for a disk that hangs must not keep the process.
+            runtime.shutdown_timeout(LAST_THREADS);
             exit
         }
         Err(error) => {
@@ -148,6 +141,9 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long threads may take that still do something for what has ended.
+const LAST_THREADS: Duration = Duration::from_secs(1);
+
 /// How long the last uploads may take after all connections are closed.
 const LAST_UPLOADS: Duration = Duration::from_secs(10);
 
@@ -192,22 +188,19 @@ fn storage_numbers(spool: SpoolHandle) -> impl Fn() -> StorageNumbers + Send + S
         StorageNumbers {
             spool_bytes: Stats::get(&stats.spool_bytes),
             spool_segments: Stats::get(&stats.segments),
+            spool_written_bytes: Stats::get(&stats.written_bytes),
+            spool_errors: Stats::get(&stats.spool_errors),
             rows_shed: Stats::get(&stats.shed),
+            rows_lost: Stats::get(&stats.lost),
+            rows_late: Stats::get(&stats.late),
             uploads: Stats::get(&stats.uploads),
+            upload_bytes: Stats::get(&stats.upload_bytes),
+            upload_rows: Stats::get(&stats.upload_rows),
             upload_failures: Stats::get(&stats.upload_failures),
+            last_upload: stats.last_upload(),
+            status_puts: Stats::get(&stats.status_puts),
             watermark_age: u64::try_from(age).ok().map(Duration::from_micros),
         }
-    }
-}
-
-/// What is wrong with a rule or `[record]`, with its place.
-fn specification(config: &Config, error: &SpecError) -> String {
-    match error.section {
-        Section::Rule(index) => {
-            let name = config.rules.get(index).map_or("", |rule| rule.name.as_str());
-            format!("[[rule]] {name:?}: {error}")
-        }
-        Section::Record => format!("[record] {error}"),
     }
 }
 

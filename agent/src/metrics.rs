@@ -28,6 +28,7 @@ pub struct Metrics {
     dial_failures: Family<TapLabel, Counter>,
     forgotten: Family<TapLabel, Counter>,
     answers_rewritten: Family<TapLabel, Counter>,
+    left_out: Family<TapLabel, Counter>,
     rows: Family<KindLabel, Counter>,
 }
 
@@ -63,6 +64,9 @@ pub struct TapMetrics {
     /// `flowtap_agent_answers_rewritten_total`: Kafka's answers in which addresses of brokers were
     /// replaced by those of the tap's listeners.
     pub answers_rewritten: Counter,
+    /// `flowtap_agent_left_out_total`: business keys and headers that were not recorded, since a
+    /// message had too many.
+    pub left_out: Counter,
     rows: Arc<[Counter]>,
 }
 
@@ -73,12 +77,30 @@ pub struct StorageNumbers {
     pub spool_bytes: u64,
     /// `flowtap_agent_spool_segments`
     pub spool_segments: u64,
+    /// `flowtap_agent_spool_written_bytes_total`: bytes written to segments.
+    pub spool_written_bytes: u64,
+    /// `flowtap_agent_spool_errors_total`: writes, syncs, renames and reads in the spool that
+    /// failed, each tried again.
+    pub spool_errors: u64,
     /// `flowtap_agent_rows_shed_total`: rows that found no place, each within a `gap` row.
     pub rows_shed: u64,
+    /// `flowtap_agent_rows_lost_total`: rows that a corrupt segment lost, each within a `gap` row.
+    pub rows_lost: u64,
+    /// `flowtap_agent_rows_late_total`: rows older than a watermark that was told before.
+    pub rows_late: u64,
     /// `flowtap_agent_uploads_total`: objects put.
     pub uploads: u64,
+    /// `flowtap_agent_upload_bytes_total`: bytes of these objects.
+    pub upload_bytes: u64,
+    /// `flowtap_agent_upload_rows_total`: rows in them.
+    pub upload_rows: u64,
     /// `flowtap_agent_upload_failures_total`: puts that failed, each tried again.
     pub upload_failures: u64,
+    /// `flowtap_agent_last_upload_timestamp_seconds`: when the last object was put, since 1970;
+    /// `None` before the first.
+    pub last_upload: Option<Duration>,
+    /// `flowtap_agent_status_puts_total`: status objects put.
+    pub status_puts: u64,
     /// `flowtap_agent_watermark_age_seconds`: how old "all I saw up to then is uploaded" is;
     /// `None` before the first upload.
     pub watermark_age: Option<Duration>,
@@ -122,6 +144,7 @@ impl Metrics {
             dial_failures: Family::default(),
             forgotten: Family::default(),
             answers_rewritten: Family::default(),
+            left_out: Family::default(),
             rows: Family::default(),
             registry: Mutex::default(),
         };
@@ -176,6 +199,11 @@ impl Metrics {
             "Answers of Kafka in which brokers' addresses were replaced",
             metrics.answers_rewritten.clone(),
         );
+        r.register(
+            "left_out",
+            "Business keys and headers not recorded, since a message had too many",
+            metrics.left_out.clone(),
+        );
         r.register("rows", "Rows that taps recorded", metrics.rows.clone());
         Self { registry: Mutex::new(registry), ..metrics }
     }
@@ -198,6 +226,7 @@ impl Metrics {
             dial_failures: self.dial_failures.get_or_create_owned(&label),
             forgotten: self.forgotten.get_or_create_owned(&label),
             answers_rewritten: self.answers_rewritten.get_or_create_owned(&label),
+            left_out: self.left_out.get_or_create_owned(&label),
             rows: Kind::ALL.iter().map(|kind| self.rows(*kind)).collect(),
             name,
         }
@@ -268,24 +297,32 @@ impl Collector for Storage {
         let gauge = |value: u64| ConstGauge::new(value as i64);
         one(&mut encoder, "spool_bytes", "Bytes in the spool", &gauge(now.spool_bytes))?;
         one(&mut encoder, "spool_segments", "Segments in the spool", &gauge(now.spool_segments))?;
-        one(
-            &mut encoder,
-            "rows_shed",
-            "Rows that found no place; gap rows say so",
-            &ConstCounter::new(now.rows_shed),
-        )?;
-        one(
-            &mut encoder,
-            "uploads",
-            "Objects put into the store",
-            &ConstCounter::new(now.uploads),
-        )?;
-        one(
-            &mut encoder,
-            "upload_failures",
-            "Puts that failed; each is tried again",
-            &ConstCounter::new(now.upload_failures),
-        )?;
+        for (name, help, count) in [
+            ("spool_written_bytes", "Bytes written to the spool", now.spool_written_bytes),
+            (
+                "spool_errors",
+                "Operations in the spool that failed; each is tried again",
+                now.spool_errors,
+            ),
+            ("rows_shed", "Rows that found no place; gap rows say so", now.rows_shed),
+            ("rows_lost", "Rows lost in corrupt segments; gap rows say so", now.rows_lost),
+            ("rows_late", "Rows older than a watermark that was told before", now.rows_late),
+            ("uploads", "Objects put into the store", now.uploads),
+            ("upload_bytes", "Bytes of these objects", now.upload_bytes),
+            ("upload_rows", "Rows in these objects", now.upload_rows),
+            ("upload_failures", "Puts that failed; each is tried again", now.upload_failures),
+            ("status_puts", "Status objects put into the store", now.status_puts),
+        ] {
+            one(&mut encoder, name, help, &ConstCounter::new(count))?;
+        }
+        if let Some(at) = now.last_upload {
+            one(
+                &mut encoder,
+                "last_upload_timestamp_seconds",
+                "When the last object was put, since 1970",
+                &ConstGauge::new(at.as_secs_f64()),
+            )?;
+        }
         let Some(age) = now.watermark_age else { return Ok(()) };
         one(
             &mut encoder,
@@ -320,8 +357,17 @@ mod tests {
         tap.bytes_to_broker.inc_by(7);
         tap.undecodable("method");
         tap.row(Kind::Publish);
+        tap.left_out.inc_by(2);
         metrics.watch_storage(|| StorageNumbers {
             spool_bytes: 42,
+            spool_errors: 3,
+            rows_lost: 4,
+            rows_late: 5,
+            spool_written_bytes: 6,
+            upload_bytes: 7,
+            upload_rows: 8,
+            status_puts: 9,
+            last_upload: Some(Duration::from_millis(1_700_000_000_500)),
             upload_failures: 2,
             watermark_age: Some(Duration::from_millis(1500)),
             ..StorageNumbers::default()
@@ -336,12 +382,53 @@ mod tests {
             "flowtap_agent_rows_shed_total 0",
             "flowtap_agent_spool_bytes 42",
             "flowtap_agent_uploads_total 0",
+            "flowtap_agent_spool_errors_total 3",
+            "flowtap_agent_rows_lost_total 4",
+            "flowtap_agent_rows_late_total 5",
+            "flowtap_agent_spool_written_bytes_total 6",
+            "flowtap_agent_upload_bytes_total 7",
+            "flowtap_agent_upload_rows_total 8",
+            "flowtap_agent_status_puts_total 9",
+            "flowtap_agent_last_upload_timestamp_seconds 1700000000.5",
+            r#"flowtap_agent_left_out_total{tap="127.0.0.1:5673"} 2"#,
             "flowtap_agent_upload_failures_total 2",
             "flowtap_agent_watermark_age_seconds 1.5",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }
         assert!(text.contains("flowtap_agent_build_info{version="));
+    }
+
+    #[test]
+    fn the_docs_name_every_family_and_no_other() {
+        let metrics = Metrics::new();
+        metrics.tap("127.0.0.1:5673").undecodable("method");
+        metrics.watch_storage(|| StorageNumbers {
+            last_upload: Some(Duration::ZERO),
+            watermark_age: Some(Duration::ZERO),
+            ..StorageNumbers::default()
+        });
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let mut documented: Vec<String> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `flowtap_agent_"))
+            .filter_map(|rest| Some(rest.split_once('`')?.0.to_owned()))
+            .collect();
+        let text = metrics.encode();
+        let mut kept: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE flowtap_agent_"))
+            .filter_map(|rest| rest.split_once(' '))
+            .map(|(name, kind)| match kind {
+                "counter" => format!("{name}_total"),
+                "info" => format!("{name}_info"),
+                _ => name.to_owned(),
+            })
+            .collect();
+        documented.sort();
+        kept.sort();
+        assert_eq!(documented, kept);
     }
 
     #[test]

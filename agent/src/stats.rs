@@ -2,6 +2,7 @@
 //! endpoint and the status object.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What spool and upload have done since the start of the process.
 #[derive(Debug, Default)]
@@ -40,6 +41,12 @@ impl Stats {
     /// Reads a counter.
     pub fn get(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
+    }
+
+    /// When the last object was put, since 1970; `None` before the first.
+    pub fn last_upload(&self) -> Option<Duration> {
+        let micros = u64::try_from(self.last_upload_at.load(Ordering::Relaxed)).ok()?;
+        (micros > 0).then(|| Duration::from_micros(micros))
     }
 
     pub(crate) fn add(counter: &AtomicU64, n: u64) {

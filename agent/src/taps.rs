@@ -143,11 +143,12 @@ async fn to_the_end(lifecycle: Lifecycle, listener: String, serving: impl Future
 impl Shared<'_> {
     fn tap(&self, tap: &TapConfig) -> anyhow::Result<Tap> {
         let config = self.config;
-        let identifier = config.identifier().map_err(|errors| anyhow!("{errors:?}"))?;
         let tls = tap.tls.listener.as_ref().map(tls::acceptor).transpose()?;
         let dialer = Dialer::new(tap.broker.clone(), &tap.tls, DIAL_TIMEOUT)?;
         let broker = dialer.to_string();
         let metrics = self.metrics.tap(&tap.listen.to_string());
+        let identifier = config.identifier().map_err(|errors| anyhow!("{errors:?}"))?;
+        let identifier = identifier.counting_left_out(metrics.left_out.clone());
         let kind = match tap.kind {
             TapKind::Amqp => OfKind::Amqp(Box::new(AmqpTap {
                 listen: tap.listen.clone(),

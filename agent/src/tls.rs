@@ -103,6 +103,16 @@ pub fn connector(tls: &TapTls) -> Result<TlsConnector, TlsError> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
+/// Whether a certificate and a key that a client shows go together.
+pub(crate) fn client_pair(files: &CertAndKey) -> Result<(), TlsError> {
+    ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_client_auth_cert(certificates(&files.cert)?, private_key(&files.key)?)
+        .map(drop)
+        .map_err(|why| pair_error(files, why))
+}
+
 /// How the agent's own probe asks an admin port over loopback: it accepts exactly the certificate
 /// in this file, whatever names it carries.
 pub fn pinned_connector(cert: &Path) -> Result<TlsConnector, TlsError> {
@@ -117,7 +127,7 @@ pub fn pinned_connector(cert: &Path) -> Result<TlsConnector, TlsError> {
 }
 
 /// The certificates of a PEM file; at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let wrong = |why: String| TlsError::Certificate { path: path.to_owned(), why };
     let chain = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -125,7 +135,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if chain.is_empty() { Err(wrong("holds no certificate".to_owned())) } else { Ok(chain) }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+/// The key of a PEM file.
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path)
         .map_err(|error| TlsError::Key { path: path.to_owned(), why: pem_error(&error) })
 }

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use flowtap_record::path::check_agent;
 
 use super::problems::Origin;
-use super::{CertAndKey, Config, ListenAddr, PortRange, StoreUrl, TapConfig, TapKind};
-use crate::identify::{Redact, Source, is_excluded};
+use super::{CertAndKey, Config, ListenAddr, PortRange, StoreUrl, TapConfig, TapKind, files};
+use crate::identify::{self, Redact, Source, SpecError, is_excluded};
 
 /// Longest service name: the agent's name adds a random part and may take 80.
 const MAX_SERVICE: usize = 60;
@@ -59,6 +59,16 @@ pub(super) fn source(text: String) -> Result<String, String> {
     Source::parse(&text).map(|_| text)
 }
 
+pub(super) fn sources(pairs: Vec<(String, String)>) -> Result<Vec<(String, String)>, String> {
+    for (at, (name, text)) in pairs.iter().enumerate() {
+        Source::parse(text).map_err(|error| format!("{name}: {error}"))?;
+        if pairs[..at].iter().any(|(other, _)| other == name) {
+            return Err(format!("{name:?} stands twice: give each key once"));
+        }
+    }
+    Ok(pairs)
+}
+
 pub(super) fn redactions(texts: Vec<String>) -> Result<Vec<String>, String> {
     texts.iter().try_for_each(|text| Redact::parse(text).map(|_| ()))?;
     Ok(texts)
@@ -91,33 +101,13 @@ pub(super) fn whole(config: &Config, mut report: impl FnMut(Section, &str, Strin
         one_tap(tap, |key, what| report(Some(("tap", index)), key, what));
     }
     places(config, &mut report);
-    let mut names: HashMap<&str, usize> = HashMap::new();
-    for (index, rule) in config.rules.iter().enumerate() {
-        let section = Some(("rule", index));
-        let ids = [
-            &rule.event_id,
-            &rule.event_type,
-            &rule.transaction_id,
-            &rule.causation_id,
-            &rule.command,
-            &rule.command_id,
-            &rule.trace_id,
-        ];
-        if ids.iter().all(|id| id.is_none()) {
-            let what = "says of no id where it stands: give at least one, such as transaction_id \
-                        = \"header:x-order\"";
-            report(section, "name", what.to_owned());
-        }
-        match names.get(rule.name.as_str()) {
-            Some(other) if !rule.name.is_empty() => {
-                let what = format!("{:?} is already the name of rule[{other}]", rule.name);
-                report(section, "name", what);
-            }
-            _ => {
-                names.insert(&rule.name, index);
-            }
+    for SpecError { section, key, message } in config.identifier().err().unwrap_or_default() {
+        match section {
+            identify::Section::Rule(index) => report(Some(("rule", index)), &key, message),
+            identify::Section::Record => report(None, &format!("record.{key}"), message),
         }
     }
+    files::check(config, report);
 }
 
 /// What does not fit together within one tap.
@@ -131,6 +121,11 @@ fn one_tap(tap: &TapConfig, mut report: impl FnMut(&str, String)) {
     }
     if half(tap.tls.listener.as_ref()) {
         report("tls.cert", "cert and key go together: set both or none".to_owned());
+    }
+    if tap.tls.listener.is_some() && matches!(tap.listen, ListenAddr::Unix(_)) {
+        let what = "has no effect: TLS is for TCP, and only this machine reaches a Unix socket; \
+                    leave cert and key out, or listen on host:port";
+        report("tls.cert", what.to_owned());
     }
     if half(tap.tls.client.as_ref()) {
         let what = "client_cert and client_key go together: set both or none";

@@ -268,8 +268,9 @@ pub(super) const AGENT: &[Key<Config>] = &[
         flag: None,
         kind: "`ids`, `all`, list",
         fallback: Value("\"ids\""),
-        doc: "Which headers are kept: those that gave an id, all, or these besides. Names that \
-              look like a secret or a person's data never are",
+        doc: "Which headers are kept: those that gave an id, all, or these instead (`*` stands for \
+              any run of characters; `[]` keeps none). Names that look like a secret or a person's \
+              data never are",
         set: |c, v| {
             let policy = if v.is_word("ids") {
                 Ok(HeaderPolicy::Ids)
@@ -326,8 +327,9 @@ pub(super) const AGENT: &[Key<Config>] = &[
         flag: None,
         kind: "list",
         fallback: Value("[]"),
-        doc: "JSON fields whose values are blanked before a body is kept: names anywhere, or JSON \
-              pointers (`/customer/name`)",
+        doc: "What is blanked before anything is recorded: names (`customer_name`: headers and \
+              members of JSON bodies, at any depth, in any case) or JSON pointers into bodies \
+              (`/lines/*/note`). While it names anything, a body that is not valid JSON is not kept",
         set: |c, v| put(&mut c.record.redact, v.list().and_then(checks::redactions)),
     },
     Key {

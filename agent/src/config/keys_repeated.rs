@@ -245,4 +245,14 @@ pub(super) const RULE: &[Key<RuleConfig>] = &[
         doc: "Where the trace id stands, or a `traceparent`",
         set: |r, v| put_some(&mut r.trace_id, v.text().and_then(checks::source)),
     },
+    Key {
+        name: "keys",
+        flag: None,
+        kind: "table of sources",
+        fallback: Words("none"),
+        doc: "Business keys: the name to record and where its value stands, \
+              `keys = { order = \"body:/order/no\", shop = \"header:x-shop\" }`. In the variable \
+              `order=body:/order/no,shop=header:x-shop`",
+        set: |r, v| put(&mut r.keys, v.pairs().and_then(checks::sources)),
+    },
 ];

@@ -4,6 +4,7 @@
 
 mod blank;
 mod checks;
+mod files;
 mod keys;
 mod keys_repeated;
 mod problems;
@@ -19,6 +20,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use files::token;
 pub use keys::{Flag, flags};
 pub use problems::{Problem, Problems};
 pub use reference::markdown as reference;
@@ -140,7 +142,8 @@ pub struct RecordConfig {
     pub payload: PayloadPolicy,
     /// Most that is kept of one body.
     pub max_bytes: ByteSize,
-    /// JSON fields whose values are blanked before a body is kept.
+    /// What is blanked wherever it would be recorded: names of headers and JSON members, or JSON
+    /// pointers into bodies.
     pub redact: Vec<String>,
     /// Whether the texts of exceptions are kept, not only their types.
     pub exception_texts: bool,
@@ -153,7 +156,7 @@ pub enum HeaderPolicy {
     Ids,
     /// All but those that are never kept.
     All,
-    /// These, and those that gave an id.
+    /// These, whether they gave an id or not; none turns it off.
     Named(Vec<String>),
 }
 
@@ -256,6 +259,8 @@ pub struct RuleConfig {
     pub command_id: Option<String>,
     /// Where the trace id stands, or a `traceparent`.
     pub trace_id: Option<String>,
+    /// Business keys: the name to record, and where its value stands.
+    pub keys: Vec<(String, String)>,
 }
 
 /// What the configuration is read from.

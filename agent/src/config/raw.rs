@@ -13,6 +13,8 @@ pub(super) enum Raw {
     Toml(toml_edit::Value),
     /// From a variable or a flag: numbers, booleans and lists come as text too.
     Text(String),
+    /// From the file: a table of names and texts.
+    Table(Vec<(String, toml_edit::Value)>),
     /// From the file: a section where a value should be.
     Section,
 }
@@ -29,7 +31,9 @@ impl Raw {
             Self::Toml(value) => value
                 .as_str()
                 .ok_or_else(|| format!("want text in quotes, found {}", self.type_name()))?,
-            Self::Section => return Err("want text in quotes, found a section".to_owned()),
+            Self::Table(_) | Self::Section => {
+                return Err("want text in quotes, found a section".to_owned());
+            }
         };
         if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
     }
@@ -39,7 +43,7 @@ impl Raw {
         match self {
             Self::Text(text) => text.parse().map_err(|_| wrong()),
             Self::Toml(value) => value.as_bool().ok_or_else(wrong),
-            Self::Section => Err(wrong()),
+            Self::Table(_) | Self::Section => Err(wrong()),
         }
     }
 
@@ -58,7 +62,32 @@ impl Raw {
                 .iter()
                 .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong))
                 .collect(),
-            Self::Section => Err(wrong()),
+            Self::Table(_) | Self::Section => Err(wrong()),
+        }
+    }
+
+    /// Names with a text each. In a variable `name=text` stand between commas.
+    pub(super) fn pairs(&self) -> Result<Vec<(String, String)>, String> {
+        let wrong = || format!("want a table such as {{ a = \"...\" }}, found {}", self.shown());
+        match self {
+            Self::Text(_) => {
+                let items = self.list()?;
+                let pair = |item: &String| {
+                    let (name, text) = item.split_once('=').ok_or_else(|| {
+                        format!("{item:?} is no pair: want name=text, more after commas")
+                    })?;
+                    Ok((name.trim().to_owned(), text.trim().to_owned()))
+                };
+                items.iter().map(pair).collect()
+            }
+            Self::Table(pairs) => {
+                let pair = |(name, value): &(String, toml_edit::Value)| {
+                    let text = value.as_str().ok_or_else(|| format!("{name}: want text in quotes"));
+                    text.map(|text| (name.clone(), text.to_owned()))
+                };
+                pairs.iter().map(pair).collect()
+            }
+            Self::Toml(_) | Self::Section => Err(wrong()),
         }
     }
 
@@ -102,7 +131,7 @@ impl Raw {
         match self {
             Self::Text(text) => text == word,
             Self::Toml(value) => value.as_str() == Some(word),
-            Self::Section => false,
+            Self::Table(_) | Self::Section => false,
         }
     }
 
@@ -118,7 +147,7 @@ impl Raw {
                 "datetime" => "a date",
                 _ => "a section",
             },
-            Self::Section => "a section",
+            Self::Table(_) | Self::Section => "a section",
         }
     }
 
@@ -131,7 +160,7 @@ impl Raw {
                 toml_edit::Value::String(text) => format!("{:?}", text.value()),
                 _ => self.type_name().to_owned(),
             },
-            Self::Section => self.type_name().to_owned(),
+            Self::Table(_) | Self::Section => self.type_name().to_owned(),
         }
     }
 }

@@ -41,6 +41,8 @@ impl Config {
 fn rule(rule: &RuleConfig) -> RuleSpec {
     // Each was read once already, when the file was checked.
     let source = |text: &Option<String>| text.as_deref().and_then(|text| Source::parse(text).ok());
+    let keys =
+        rule.keys.iter().filter_map(|(name, text)| Some((name.clone(), Source::parse(text).ok()?)));
     RuleSpec {
         exchange: rule.exchange.as_deref().map(Glob::new),
         topic: rule.topic.as_deref().map(Glob::new),
@@ -52,6 +54,7 @@ fn rule(rule: &RuleConfig) -> RuleSpec {
         command: source(&rule.command),
         command_id: source(&rule.command_id),
         trace_id: source(&rule.trace_id),
+        keys: keys.collect(),
         ..RuleSpec::new(&rule.name)
     }
 }

@@ -115,6 +115,12 @@ impl Loader {
             let key = table.get_key_value(name).map(|(key, _)| key);
             let origin = at(key.and_then(toml_edit::Key::span).unwrap_or_default().start);
             let name = format!("{prefix}{name}");
+            if is_table(section, &name)
+                && let Some(pairs) = item.as_table_like()
+            {
+                self.collect_pairs(pairs, section, &name, &origin, at);
+                continue;
+            }
             let repeated = ["tap", "rule"].into_iter().find(|known| *known == name);
             if let (None, Some(kind)) = (section, repeated) {
                 self.collect_repeated(kind, item, &origin, at);
@@ -131,6 +137,32 @@ impl Loader {
                 self.setting(section, &name, Raw::Section, origin);
             }
         }
+    }
+
+    /// Takes a table that is one key's value, and where each of its names stands.
+    fn collect_pairs(
+        &mut self,
+        table: &dyn TableLike,
+        section: Section,
+        name: &str,
+        origin: &Origin,
+        at: &dyn Fn(usize) -> Origin,
+    ) {
+        let mut pairs = Vec::new();
+        for (inner, item) in table.iter() {
+            let key = table.get_key_value(inner).and_then(|(key, _)| key.span());
+            let place = key.map_or_else(|| origin.clone(), |span| at(span.start));
+            let shown_name = format!("{name}.{inner}");
+            match item.as_value() {
+                Some(value) => pairs.push((inner.to_owned(), value.clone())),
+                None => {
+                    let what = "want text in quotes, found a section".to_owned();
+                    self.problem(place.clone(), shown(section, &shown_name), what);
+                }
+            }
+            self.origins.insert((section, shown_name), place);
+        }
+        self.setting(section, name, Raw::Table(pairs), origin.clone());
     }
 
     /// Takes the `[[tap]]` or the `[[rule]]` of the file.
@@ -316,11 +348,26 @@ impl Loader {
                 misfits.push((*section, key.clone(), what));
             }
         }
+        // What could not be read has been told of, and what is missing for that reason is no news.
+        let told: BTreeSet<String> =
+            self.problems.iter().map(|problem| problem.key.clone()).collect();
+        let is_news = |section: Section, key: &str| {
+            let shown = shown(section, key);
+            let of_rule = matches!(section, Some(("rule", _))) && key == "name";
+            let rule = format!("{}.", shown.trim_end_matches(".name"));
+            !told.contains(&shown) && !(of_rule && told.iter().any(|key| key.starts_with(&rule)))
+        };
         for (section, key, what) in misfits {
-            if self.file_unread && key == "tap" {
+            if (self.file_unread && key == "tap") || !is_news(section, &key) {
                 continue;
             }
-            let origin = self.origins.get(&(section, key.clone())).cloned();
+            // `record.headers[1]` stands where its list does.
+            let list = key.split('[').next().unwrap_or(&key).to_owned();
+            let origin = self
+                .origins
+                .get(&(section, key.clone()))
+                .or_else(|| self.origins.get(&(section, list)))
+                .cloned();
             let begin = section.and_then(|place| self.begins.get(&place).cloned());
             let origin = origin.or(begin).unwrap_or_else(|| {
                 file.map_or(Origin::Nowhere, |path| Origin::File(path.to_owned(), 0))
@@ -361,6 +408,11 @@ fn keys_of(section: Section) -> impl Iterator<Item = &'static str> {
         Some(_) => RULE.iter().map(|key| key.name).collect(),
     };
     names.into_iter()
+}
+
+/// Whether a key's value is a table of its own.
+fn is_table(section: Section, name: &str) -> bool {
+    matches!(section, Some(("rule", _))) && name == "keys"
 }
 
 /// The variable of a tap's or a rule's key.

@@ -8,7 +8,10 @@ use tempfile::TempDir;
 use super::keys::{AGENT, env_name};
 use super::keys_repeated::{RULE, TAP};
 use super::*;
+use crate::tls::tests::Pki;
 
+mod files;
+mod rules;
 mod taps;
 
 /// A file in a folder of its own.
@@ -47,7 +50,7 @@ fn load(
 const FLAGS: [(&str, &str); 2] =
     [("service", "shop"), ("tap", "amqp 127.0.0.1:5673 amqp://rabbit:5672")];
 
-/// Every key, none at its default, as fits together.
+/// Every key, none at its default, as fits together. Files below `/pki/` are those of [`Pki`].
 const FULL: &str = r#"
 service = "billing"
 agent = "billing-7"
@@ -64,9 +67,9 @@ size = "1MB"
 status = "7s"
 [admin]
 listen = "0.0.0.0:9000"
-token_file = "/token"
-cert = "/admin.pem"
-key = "/admin.key"
+token_file = "/pki/token"
+cert = "/pki/server.pem"
+key = "/pki/server.key"
 insecure = true
 hosts = ["agent.test", "other.test"]
 [log]
@@ -80,7 +83,7 @@ headers = ["x-order", "x-shop"]
 keys = ["order_id"]
 payload = "failed"
 max_bytes = "1KiB"
-redact = ["name", "/customer/address"]
+redact = ["customer_name", "/customer/address"]
 exception_texts = true
 [[tap]]
 kind = "amqp"
@@ -92,12 +95,12 @@ unroutable_max_body = "1MB"
 allow_external = true
 allow_remote = true
 [tap.tls]
-cert = "/tap.pem"
-key = "/tap.key"
-ca = "/ca.pem"
+cert = "/pki/server.pem"
+key = "/pki/server.key"
+ca = "/pki/ca.pem"
 server_name = "rabbit.test"
-client_cert = "/client.pem"
-client_key = "/client.key"
+client_cert = "/pki/server.pem"
+client_key = "/pki/server.key"
 [[tap]]
 kind = "amqp"
 listen = "unix:/run/tap.sock"
@@ -109,6 +112,8 @@ broker = "kafka+ssl://kafka-1:9093,kafka-2"
 ports = "19200-19300"
 advertise = "localhost"
 record = false
+[tap.tls]
+ca = "/pki/ca.pem"
 [[rule]]
 name = "orders"
 exchange = "orders*"
@@ -121,14 +126,21 @@ causation_id = "header:x-cause"
 command = "body:/command/name"
 command_id = "body:/command/id"
 trace_id = "header:x-trace"
+keys = { order = "body:/order/no", shop = "header:x-shop" }
 "#;
 
+/// `FULL` with the files of a folder.
+fn full(pki: &Pki) -> String {
+    std::fs::write(pki.path("token"), "0123456789abcdef\n").unwrap();
+    FULL.replace("/pki/", pki.path("").to_str().unwrap())
+}
+
 /// `FULL` as variables.
-fn full_variables() -> Vec<(String, String)> {
+fn full_variables(full: &str) -> Vec<(String, String)> {
     let mut variables = Vec::new();
     let mut section = String::new();
     let mut counts = std::collections::HashMap::new();
-    for line in FULL.lines().filter(|line| !line.is_empty()) {
+    for line in full.lines().filter(|line| !line.is_empty()) {
         if let Some(kind) = line.strip_prefix("[[").and_then(|rest| rest.strip_suffix("]]")) {
             let count = counts.entry(kind).or_insert(0);
             section = format!("{kind}.{count}.");
@@ -139,7 +151,9 @@ fn full_variables() -> Vec<(String, String)> {
             section = format!("{name}.");
         } else {
             let (key, value) = line.split_once(" = ").unwrap();
+            let table = value.starts_with('{');
             let value = value.replace(['"', '[', ']'], "");
+            let value = if table { value.replace(['{', '}', ' '], "") } else { value };
             // The brackets of an IPv6 address are no list's.
             let value = value.replace("::1:5672", "[::1]:5672");
             variables.push((env_name(&format!("{section}{key}")), value));
@@ -150,7 +164,8 @@ fn full_variables() -> Vec<(String, String)> {
 
 #[test]
 fn what_stands_in_the_file_is_read() {
-    let config = File::new(FULL).load(&[], &[]).unwrap();
+    let pki = Pki::new("rabbit.test");
+    let config = File::new(&full(&pki)).load(&[], &[]).unwrap();
     assert_eq!(config.drain, Duration::from_secs(30));
     assert_eq!(config.store.to_string(), "s3://bucket/prefix");
     assert_eq!(config.upload.size, ByteSize(1_000_000));
@@ -158,21 +173,25 @@ fn what_stands_in_the_file_is_read() {
     assert_eq!(config.record.payload, PayloadPolicy::Failed);
     let [first, second, kafka] = &config.taps[..] else { panic!("not three taps") };
     assert_eq!(first.broker.to_string(), "amqps://rabbit-1:5671,[::1]:5672,rabbit-3:5671");
-    assert_eq!(first.tls.client.as_ref().unwrap().key, Path::new("/client.key"));
+    assert_eq!(first.tls.client.as_ref().unwrap().key, pki.path("server.key"));
     assert_eq!(second.listen, ListenAddr::Unix("/run/tap.sock".into()));
     assert!(second.detect_unroutable, "the default holds where another tap differs");
     assert_eq!(kafka.broker.to_string(), "kafka+ssl://kafka-1:9093,kafka-2:9092");
     assert_eq!(kafka.ports, Some(PortRange { first: 19200, last: 19300 }));
     assert_eq!(config.rules[0].command.as_deref(), Some("body:/command/name"));
+    let keys = [("order", "body:/order/no"), ("shop", "header:x-shop")];
+    assert_eq!(config.rules[0].keys, keys.map(|(name, at)| (name.to_owned(), at.to_owned())));
 }
 
 #[test]
 fn file_and_variables_say_every_key_alike() {
-    let variables = full_variables();
+    let pki = Pki::new("rabbit.test");
+    let full = full(&pki);
+    let variables = full_variables(&full);
     let borrowed: Vec<(&str, &str)> =
         variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let from_variables = load(None, &borrowed, &[]).unwrap();
-    let from_file = File::new(FULL).load(&[], &[]).unwrap();
+    let from_file = File::new(&full).load(&[], &[]).unwrap();
     assert_eq!(format!("{from_variables:?}"), format!("{from_file:?}"));
 
     let names: Vec<&str> = borrowed.iter().map(|(name, _)| *name).collect();
@@ -189,14 +208,16 @@ fn file_and_variables_say_every_key_alike() {
 
 #[test]
 fn every_key_of_the_full_file_makes_a_difference() {
-    let full = format!("{:?}", File::new(FULL).load(&[], &[]).unwrap());
-    for (number, line) in FULL.lines().enumerate() {
+    let pki = Pki::new("rabbit.test");
+    let text = full(&pki);
+    let full = format!("{:?}", File::new(&text).load(&[], &[]).unwrap());
+    for (number, line) in text.lines().enumerate() {
         // Second taps differ from the first by their section only.
         if !line.contains(" = ") {
             continue;
         }
         let without: Vec<&str> =
-            FULL.lines().enumerate().filter(|(n, _)| *n != number).map(|(_, line)| line).collect();
+            text.lines().enumerate().filter(|(n, _)| *n != number).map(|(_, line)| line).collect();
         let loaded = File::new(&without.join("\n")).load(&[], &[]);
         assert!(loaded.is_err() || format!("{:?}", loaded.unwrap()) != full, "{line}");
     }
@@ -204,7 +225,8 @@ fn every_key_of_the_full_file_makes_a_difference() {
 
 #[test]
 fn flags_stand_over_variables_over_the_file() {
-    let file = File::new(FULL);
+    let pki = Pki::new("rabbit.test");
+    let file = File::new(&full(&pki));
     let config = file
         .load(
             &[
@@ -336,7 +358,7 @@ headers = ["x-auth-user"]
       agent.toml:11: tap[0].tls.client_cert: client_cert and client_key go together: set both or none
       agent.toml:11: tap[0].tls.client_cert: has no effect: the broker is dialled without TLS; write amqps:// to use it
       agent.toml:14: tap[1].listen: 0.0.0.0:5673 is already taken by tap[0]
-      agent.toml:18: rule[0].name: says of no id where it stands: give at least one, such as transaction_id = "header:x-order"
+      agent.toml:18: rule[0].name: rule `orders` finds nothing: give it at least one of event_id, event_type, transaction_id, causation_id, command, command_id, trace_id, keys
       agent.toml:21: record.headers: "x-auth-user" is never recorded, for it looks like a secret or a person's data: leave it out
     "#);
 }
@@ -410,7 +432,7 @@ fn what_kubernetes_sets_is_no_error() {
 
 #[test]
 fn no_key_is_named_like_what_kubernetes_sets() {
-    for (name, _) in full_variables() {
+    for (name, _) in full_variables(FULL) {
         assert!(!sources::is_from_kubernetes(&name), "{name}");
     }
 }

@@ -11,6 +11,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::names::{Glob, is_excluded};
+use super::redact::Redaction;
 use super::text::{Text, is_absent, is_id};
 
 /// Most steps of a pointer.
@@ -197,7 +198,7 @@ pub(super) fn walk<'a>(
     body: &'a [u8],
     wanted: &Wanted,
     keys: &KeyFilter,
-    redact: &[Pointer],
+    redact: &Redaction,
 ) -> BodyFacts<'a> {
     let mut walk = Walk { wanted, filter: keys, redact, facts: BodyFacts::default() };
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -213,7 +214,7 @@ pub(super) fn walk<'a>(
 struct Walk<'w, 'a> {
     wanted: &'w Wanted,
     filter: &'w KeyFilter,
-    redact: &'w [Pointer],
+    redact: &'w Redaction,
     facts: BodyFacts<'a>,
 }
 
@@ -230,11 +231,10 @@ impl Walk<'_, '_> {
         if self.redact.is_empty() {
             return false;
         }
-        let covered = |path: &[&str]| self.redact.iter().any(|pointer| pointer.covers(path));
         match parent {
-            Parent::None => covered(&[name]),
-            Parent::Name(parent) => covered(&[parent, name]),
-            Parent::Index(index) => covered(&[&index.to_string(), name]),
+            Parent::None => self.redact.covers(&[name]),
+            Parent::Name(parent) => self.redact.covers(&[parent, name]),
+            Parent::Index(index) => self.redact.covers(&[&*index.to_string(), name]),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! texts that go into its row.
 //!
 //! An [`Identifier`] is built once from the configuration and shared by all connections. It holds
-//! no state, so what it says of a message depends on that message alone. What is found where is
+//! no state but a counter, so what it says of a message depends on that message alone. What is found where is
 //! described for people in `docs/identify.md`.
 
 mod content;
@@ -12,12 +12,14 @@ mod json;
 mod names;
 mod payload;
 mod record;
+mod redact;
 mod rules;
 mod sniff;
 mod spec;
 mod text;
 
 use flowtap_record::{Encoding, Field, Id, Ids, Value, escape_bytes};
+use prometheus_client::metrics::counter::Counter;
 
 pub use content::{Content, System};
 pub use json::Pointer;
@@ -32,6 +34,7 @@ pub use text::Text;
 use detect::{Found, FoundId, Giver, Heads, Slots, View};
 use json::{BodyFacts, KeyFilter, MAX_KEYS, Wanted};
 use record::{HeaderRecorder, MAX_HEADERS};
+use redact::Redaction;
 use rules::Rules;
 use sniff::Sniffer;
 
@@ -53,9 +56,10 @@ pub struct Identifier {
     keys: KeyFilter,
     sniffer: Sniffer,
     recorder: HeaderRecorder,
-    redact: Vec<Pointer>,
+    redact: Redaction,
     payload: PayloadPolicy,
     max_bytes: u64,
+    left_out: Counter,
 }
 
 impl Default for Identifier {
@@ -72,14 +76,7 @@ impl Identifier {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let redact: Vec<Pointer> = record
-            .redact
-            .iter()
-            .filter_map(|redact| match redact {
-                Redact::Body(pointer) => Some(pointer.clone()),
-                Redact::Header(_) => None,
-            })
-            .collect();
+        let redact = Redaction::new(&record.redact);
         let mut wanted = Wanted::new();
         let keys = match &record.keys {
             KeyNames::BuiltIn => KeyFilter::BuiltIn,
@@ -96,13 +93,15 @@ impl Identifier {
             redact,
             payload: record.payload,
             max_bytes: record.max_bytes,
+            left_out: Counter::default(),
         })
     }
 
-    /// Which payloads the configuration asks for. With [`PayloadPolicy::Failed`] a tap keeps what
-    /// [`Identifier::wants_body`] says until the message has ended well.
-    pub fn payload_policy(&self) -> PayloadPolicy {
-        self.payload
+    /// The same, adding to this counter the business keys and headers that it leaves out because a
+    /// message has too many.
+    #[must_use]
+    pub fn counting_left_out(self, left_out: Counter) -> Self {
+        Self { left_out, ..self }
     }
 
     /// How many bytes of a body of `size` bytes an AMQP tap should keep, from its start; 0 is none.
@@ -174,7 +173,10 @@ impl Identifier {
                 keys.push(NamedText { name, value, encoding: Encoding::Text });
             }
         }
-        Identified { ids: found.into_ids(), keys, headers, left_out }
+        if left_out > 0 {
+            self.left_out.inc_by(u64::from(left_out));
+        }
+        Identified { ids: found.into_ids(), keys, headers }
     }
 
     /// The payload of a row, if the configuration asks for it there. `body` is what the tap kept
@@ -306,14 +308,6 @@ impl NamedText<'_> {
     fn lend(&self) -> Field<'_> {
         Field { name: &self.name, value: &self.value, encoding: self.encoding }
     }
-
-    fn into_owned(self) -> NamedText<'static> {
-        NamedText {
-            name: self.name.into_owned(),
-            value: self.value.into_owned(),
-            encoding: self.encoding,
-        }
-    }
 }
 
 /// The ids, keys and headers of one message, lent from it as far as possible.
@@ -322,7 +316,6 @@ pub struct Identified<'a> {
     ids: [Option<FoundId<'a>>; detect::Field::COUNT],
     keys: Vec<NamedText<'a>>,
     headers: Vec<NamedText<'a>>,
-    left_out: u32,
 }
 
 impl Identified<'_> {
@@ -351,21 +344,6 @@ impl Identified<'_> {
     /// The headers, as a row takes them.
     pub fn headers(&self) -> Vec<Field<'_>> {
         self.headers.iter().map(NamedText::lend).collect()
-    }
-
-    /// How many keys and headers were left out because there were too many.
-    pub fn left_out(&self) -> u32 {
-        self.left_out
-    }
-
-    /// The same, free of the message: for the row that will conclude it.
-    pub fn into_owned(self) -> Identified<'static> {
-        Identified {
-            ids: self.ids.map(|id| id.map(FoundId::into_owned)),
-            keys: self.keys.into_iter().map(NamedText::into_owned).collect(),
-            headers: self.headers.into_iter().map(NamedText::into_owned).collect(),
-            left_out: self.left_out,
-        }
     }
 }
 

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use flowtap_record::{Encoding, Value, escape_bytes};
 
 use super::names::{is_exception_text, is_excluded};
-use super::spec::{HeaderPolicy, RecordSpec, Redact};
+use super::redact::{Redaction, looks_like_json};
+use super::spec::{HeaderPolicy, RecordSpec};
 use super::text::{Text, url_secret};
 
 /// Most headers recorded of one message; more are counted, not kept.
@@ -29,26 +30,22 @@ const REDACTED: &str = "[redacted]";
 #[derive(Clone, Debug)]
 pub(super) struct HeaderRecorder {
     policy: HeaderPolicy,
-    redacted: Vec<Box<str>>,
+    redact: Redaction,
     exception_texts: bool,
 }
 
 impl HeaderRecorder {
     pub(super) fn new(record: &RecordSpec) -> Self {
-        let redacted = record
-            .redact
-            .iter()
-            .filter_map(|redact| match redact {
-                Redact::Header(name) => Some(name.clone()),
-                Redact::Body(_) => None,
-            })
-            .collect();
-        Self { policy: record.headers.clone(), redacted, exception_texts: record.exception_texts }
+        Self {
+            policy: record.headers.clone(),
+            redact: Redaction::new(&record.redact),
+            exception_texts: record.exception_texts,
+        }
     }
 
     /// Whether the configuration wants values of this name replaced.
     pub(super) fn is_redacted(&self, name: &[u8]) -> bool {
-        self.redacted.iter().any(|redacted| name.eq_ignore_ascii_case(redacted.as_bytes()))
+        self.redact.names(name)
     }
 
     /// Whether those headers are recorded that gave an id.
@@ -151,12 +148,16 @@ impl HeaderRecorder {
             || (!self.exception_texts && is_exception_text(name))
     }
 
+    /// Whether a text may hold a member that is hidden.
+    fn may_hide(&self, text: &str) -> bool {
+        self.hides_member(text.as_bytes()) || self.redact.may_name(text.as_bytes())
+    }
+
     /// A text without the secrets that its form lets us see.
     fn clean_text<'t>(&self, name: &[u8], text: &'t str) -> Cow<'t, str> {
-        let first = text.trim_start().as_bytes().first();
-        let text = if matches!(first, Some(b'{' | b'[' | b'"')) {
+        let text = if looks_like_json(text) {
             self.clean_json(text)
-        } else if is_baggage(name) && self.hides_member(text.as_bytes()) {
+        } else if is_baggage(name) && self.may_hide(text) {
             Cow::Owned(self.clean_baggage(text))
         } else {
             Cow::Borrowed(text)
@@ -175,7 +176,7 @@ impl HeaderRecorder {
     /// JSON that somebody put into a text.
     fn clean_json<'t>(&self, text: &'t str) -> Cow<'t, str> {
         // A name cannot be hidden in it unless the text contains the word, or escapes of letters.
-        if !text.contains("\\u") && !self.hides_member(text.as_bytes()) {
+        if !text.contains("\\u") && !self.may_hide(text) {
             return Cow::Borrowed(text);
         }
         let Ok(mut json) = serde_json::from_str::<serde_json::Value>(text) else {
@@ -219,8 +220,11 @@ impl HeaderRecorder {
 
     /// W3C baggage: `name=value;property,name=value`.
     fn clean_baggage(&self, text: &str) -> String {
-        let kept: Vec<_> =
-            text.split(',').filter(|member| !self.hides_member(member.as_bytes())).collect();
+        let hides = |member: &&str| {
+            let name = member.split(['=', ';']).next().unwrap_or_default().trim();
+            self.hides_member(member.as_bytes()) || self.is_redacted(name.as_bytes())
+        };
+        let kept: Vec<_> = text.split(',').filter(|member| !hides(member)).collect();
         kept.join(",")
     }
 }

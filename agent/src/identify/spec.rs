@@ -203,20 +203,6 @@ pub enum HeaderPolicy {
     All,
 }
 
-impl HeaderPolicy {
-    /// Reads the word form: `ids` or `all`.
-    pub fn parse(word: &str) -> Result<Self, String> {
-        match word {
-            "ids" => Ok(Self::Ids),
-            "all" => Ok(Self::All),
-            _ => Err(format!(
-                "`{word}` is no choice of headers: write \"ids\", \"all\" or a list of names such \
-                 as [\"x-*\"]"
-            )),
-        }
-    }
-}
-
 /// Which members of a JSON body are business keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum KeyNames {
@@ -239,40 +225,29 @@ pub enum PayloadPolicy {
     All,
 }
 
-impl PayloadPolicy {
-    /// Reads `none`, `failed` or `all`.
-    pub fn parse(word: &str) -> Result<Self, String> {
-        match word {
-            "none" => Ok(Self::None),
-            "failed" => Ok(Self::Failed),
-            "all" => Ok(Self::All),
-            _ => Err(format!(
-                "`{word}` is no choice of payloads: write \"none\", \"failed\" or \"all\""
-            )),
-        }
-    }
-}
-
 /// One entry of `redact`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redact {
     /// A value in JSON bodies; `*` as a step stands for every member or element.
     Body(Pointer),
-    /// A header, by name without regard to case.
-    Header(Box<str>),
+    /// Every header and every member of a JSON body, at any depth, of this name, in any case.
+    Name(Box<str>),
 }
 
 impl Redact {
-    /// Reads `/json/pointer` or the name of a header.
+    /// Reads `/json/pointer` or a name.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.starts_with('/') {
             Pointer::parse(text).map(Self::Body)
-        } else if text.is_empty() || text.contains(['/', ':']) {
+        } else if text.is_empty()
+            || text.contains(|c: char| c.is_control() || matches!(c, '/' | ':' | '"' | '\\' | '*'))
+        {
             Err(format!(
-                "`{text}` is neither a JSON Pointer such as /customer/name nor the name of a header"
+                "`{text}` is neither a JSON Pointer such as /customer/name nor a name such as \
+                 customer_name, which stands for headers and members of that name anywhere"
             ))
         } else {
-            Ok(Self::Header(text.into()))
+            Ok(Self::Name(text.into()))
         }
     }
 }
@@ -288,7 +263,8 @@ pub struct RecordSpec {
     pub payload: PayloadPolicy,
     /// How many bytes of a payload; the rest is cut off.
     pub max_bytes: u64,
-    /// What is replaced by `[redacted]` in payloads and headers, and gives no id and no key.
+    /// What is replaced by `[redacted]` in payloads and headers, and gives no id and no key. While
+    /// this holds anything, a body that cannot be read as JSON is not recorded at all.
     pub redact: Vec<Redact>,
     /// Whether headers that hold the text of an exception may be recorded.
     pub exception_texts: bool,
@@ -356,6 +332,8 @@ pub(super) fn check(rules: &[RuleSpec], record: &RecordSpec) -> Vec<SpecError> {
                 wrong(&key, "a key's name has 1 to 64 printable characters".to_owned());
             } else if let Some(word) = excluded_word(name.as_bytes()) {
                 wrong(&key, never(word));
+            } else if let Some(redacted) = names(record, name) {
+                wrong(&key, format!("cannot be recorded: redact in [record] names {redacted}"));
             }
         }
         for (key, source) in rule.sources() {
@@ -416,14 +394,27 @@ fn never(word: &str) -> String {
 }
 
 fn redacted_by(source: &Source, record: &RecordSpec) -> Option<String> {
-    record.redact.iter().find_map(|redact| match (source, redact) {
-        (Source::Header(name), Redact::Header(redacted)) => {
-            name.eq_ignore_ascii_case(redacted).then(|| redacted.to_string())
+    match source {
+        Source::Header(name) => names(record, name),
+        Source::Body(pointer) => {
+            let by_name = || pointer.tokens().iter().find_map(|step| names(record, step));
+            let by_pointer = record.redact.iter().find_map(|redact| match redact {
+                Redact::Body(redacted) => {
+                    redacted.covers(pointer.tokens()).then(|| redacted.to_string())
+                }
+                Redact::Name(_) => None,
+            });
+            by_pointer.or_else(by_name)
         }
-        (Source::Body(pointer), Redact::Body(redacted)) => {
-            redacted.covers(pointer.tokens()).then(|| redacted.to_string())
-        }
-        _ => None,
+        Source::Property(_) | Source::Key => None,
+    }
+}
+
+/// The entry of `redact` that is this name.
+fn names(record: &RecordSpec, name: &str) -> Option<String> {
+    record.redact.iter().find_map(|redact| match redact {
+        Redact::Name(redacted) => redacted.eq_ignore_ascii_case(name).then(|| redacted.to_string()),
+        Redact::Body(_) => None,
     })
 }
 

@@ -30,15 +30,6 @@ impl Text<'_> {
             Text::Owned(text) => text,
         }
     }
-
-    /// The same text, free of the message it came from.
-    pub fn into_owned(self) -> Text<'static> {
-        match self {
-            Text::Lent(text) => Text::Owned(text.to_owned()),
-            Text::Shared(text) => Text::Shared(text),
-            Text::Owned(text) => Text::Owned(text),
-        }
-    }
 }
 
 impl Deref for Text<'_> {

@@ -3,6 +3,7 @@
 
 use super::{Field, Found, View, offer_trace};
 use crate::identify::json::{Pointer, Wanted};
+use crate::identify::redact::Redaction;
 use crate::identify::text::{Text, is_id};
 
 macro_rules! members {
@@ -133,11 +134,10 @@ pub(in crate::identify) struct Slots([Option<usize>; POINTERS.len()]);
 
 impl Slots {
     /// Asks for the members, less those that are to be redacted.
-    pub(in crate::identify) fn new(wanted: &mut Wanted, redact: &[Pointer]) -> Self {
+    pub(in crate::identify) fn new(wanted: &mut Wanted, redact: &Redaction) -> Self {
         Self(std::array::from_fn(|at| {
             let pointer = Pointer::parse(POINTERS[at]).expect("built-in pointers are well-formed");
-            let redacted = redact.iter().any(|redacted| redacted.covers(pointer.tokens()));
-            (!redacted).then(|| wanted.add(&pointer))
+            (!redact.covers(pointer.tokens())).then(|| wanted.add(&pointer))
         }))
     }
 }

@@ -132,10 +132,6 @@ impl FoundId<'_> {
     pub(super) fn lend(&self) -> Id<'_> {
         Id { value: &self.value, from: &self.from }
     }
-
-    pub(super) fn into_owned(self) -> FoundId<'static> {
-        FoundId { value: self.value.into_owned(), from: self.from, header: self.header }
-    }
 }
 
 /// Who found an id.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::identify::Redact;
 
 fn recorder(headers: HeaderPolicy) -> HeaderRecorder {
     HeaderRecorder::new(&RecordSpec { headers, ..RecordSpec::default() })
@@ -127,6 +128,14 @@ fn configured_headers_are_redacted_and_give_no_ids() {
     assert!(recorder.takes(b"x-customer", false) && recorder.is_redacted(b"X-Customer"));
     let table = Value::Table(vec![(b"x-customer", Value::Bytes(b"Ada"))]);
     assert_eq!(value(&recorder, "meta", &table), r#"{"x-customer":"[redacted]"}"#);
+    for (name, hidden, clean) in [
+        ("meta", r#"{"a":[{"X-Customer":"Ada"}]}"#, r#"{"a":[{"X-Customer":"[redacted]"}]}"#),
+        ("meta", r#"{"x-custom\u0065r":"Ada"}"#, r#"{"x-customer":"[redacted]"}"#),
+        ("baggage", "tenant=eu, x-customer = Ada;p", "tenant=eu"),
+        ("meta", "x-customer is Ada", "x-customer is Ada"),
+    ] {
+        assert_eq!(value(&recorder, name, &Value::Bytes(hidden.as_bytes())), clean);
+    }
 }
 
 #[test]

@@ -27,9 +27,7 @@ fn a_wrong_source_is_answered_with_what_would_be_right() {
     assert!(error("body:meta/flow").contains("starts with /"));
     assert!(error("body:").contains("starts with /"));
     assert!(error("body:/a~2").contains("after ~ comes 0"));
-    assert!(HeaderPolicy::parse("some").unwrap_err().contains("\"all\""));
-    assert!(PayloadPolicy::parse("some").unwrap_err().contains("\"failed\""));
-    assert!(Redact::parse("header:x").unwrap_err().contains("name of a header"));
+    assert!(Redact::parse("header:x").unwrap_err().contains("nor a name"));
 }
 
 #[test]
