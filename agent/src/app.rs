@@ -130,6 +130,13 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     let _ = uploads.await;
     let drained = uploader.drain(LAST_UPLOADS).await;
     admin.abort();
+    if drained.lost > 0 {
+        error!(
+            rows = drained.lost,
+            spool = %config.spool.path.display(),
+            "rows could not be written to the spool and are lost: make its folder writable"
+        );
+    }
     if drained.segments > 0 {
         warn!(
             segments = drained.segments,

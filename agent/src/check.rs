@@ -1,16 +1,16 @@
 //! `flowtap-agent check`: reaches every broker, the store and the spool as a run would, and says
-//! line by line what it found. It logs in nowhere and leaves nothing behind.
+//! line by line what it found. It logs in nowhere and leaves no file or folder behind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
 use crate::clock::Clock;
-use crate::config::{ByteSize, Config, HostPort, SpoolConfig, TapConfig, TapKind};
+use crate::config::{ByteSize, Config, HostPort, SpoolConfig, StoreUrl, TapConfig, TapKind};
 use crate::dial::{Dialer, Duplex};
 use crate::upload::Store;
-use crate::{tls, upload};
+use crate::{spool, tls, upload};
 
 mod greeting;
 mod kafka;
@@ -134,6 +134,10 @@ fn clean(bytes: &[u8]) -> String {
 async fn check_store(config: &Config) -> Result<String, String> {
     let store = Store::open(&config.store.to_string()).map_err(|error| error.to_string())?;
     let agent = config.agent.clone().unwrap_or_else(|| format!("{}-check", config.service));
+    let _made = match &config.store {
+        StoreUrl::Folder(path) => Made::of(path),
+        StoreUrl::S3(_) => Made::default(),
+    };
     let checked = upload::check_store(&store, &agent, Clock::system().now());
     let found = tokio::time::timeout(PATIENCE, checked)
         .await
@@ -146,8 +150,14 @@ async fn check_store(config: &Config) -> Result<String, String> {
     }
 }
 
-/// Whether the spool folder can be written, and has room for what it may take.
+/// Whether the spool folder is free, can be written, and has room for what it may take.
 fn check_spool(config: &SpoolConfig) -> Result<String, String> {
+    let _made = Made::of(&config.path);
+    if let Some(holder) = spool::holder(&config.path).map_err(|error| error.to_string())? {
+        return Err(format!(
+            "another agent (process {holder}) works on it: give each agent a folder of its own"
+        ));
+    }
     make_private(&config.path).map_err(|error| format!("cannot be made: {error}"))?;
     let probe = config.path.join(format!(".check-{:016x}", rand::random::<u64>()));
     std::fs::write(&probe, b"").map_err(|error| format!("cannot be written: {error}"))?;
@@ -162,6 +172,24 @@ fn check_spool(config: &SpoolConfig) -> Result<String, String> {
         ));
     }
     Ok(format!("writable, {free_mib} MiB free, may take {}", config.max_size))
+}
+
+/// Folders that were not there before; removed again when this is dropped, if nothing is in them.
+#[derive(Default)]
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// What making this folder will make, itself first.
+    fn of(path: &Path) -> Self {
+        Self(path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect())
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // The first that holds something, or cannot be removed, ends it.
+        let _ = self.0.iter().try_for_each(std::fs::remove_dir);
+    }
 }
 
 /// The spool holds what a service said: nobody else may read it.

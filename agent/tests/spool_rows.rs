@@ -3,11 +3,11 @@
 mod spool_support;
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flowtap_agent::spool::{Fault, Spool, SpoolError};
+use flowtap_agent::spool::{Disk, Fault, Spool, SpoolError, SpoolOptions};
 use flowtap_record::{Micros, Seq};
 use futures::FutureExt as _;
 use spool_support::{
@@ -21,11 +21,8 @@ const EIO: i32 = 5;
 async fn a_row_counts_as_written_only_when_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Faults::default();
-    let (recorder, handle, info) = Spool::open(flowtap_agent::spool::SpoolOptions {
-        disk: faults.disk(),
-        ..options(folder.path())
-    })
-    .unwrap();
+    let (recorder, handle, info) =
+        Spool::open(SpoolOptions { disk: faults.disk(), ..options(folder.path()) }).unwrap();
     assert_eq!((info.earlier, info.problem), (vec![], None));
     faults.set("segment.write", Fault::Errno(EIO));
     let seq = record(&recorder, &handle, "waits").unwrap();
@@ -46,7 +43,7 @@ async fn a_row_counts_as_written_only_when_it_is() {
 async fn rows_refused_for_memory_are_counted_exactly_under_concurrent_recorders() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Faults::default();
-    let (recorder, handle, _) = Spool::open(flowtap_agent::spool::SpoolOptions {
+    let (recorder, handle, _) = Spool::open(SpoolOptions {
         disk: faults.disk(),
         memory_bytes: 64 * 1024,
         ..options(folder.path())
@@ -106,7 +103,7 @@ async fn rows_refused_for_memory_are_counted_exactly_under_concurrent_recorders(
 async fn rows_refused_at_the_very_end_still_get_their_gap() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Faults::default();
-    let (recorder, handle, _) = Spool::open(flowtap_agent::spool::SpoolOptions {
+    let (recorder, handle, _) = Spool::open(SpoolOptions {
         disk: faults.disk(),
         memory_bytes: 4096,
         ..options(folder.path())
@@ -125,7 +122,7 @@ async fn rows_refused_at_the_very_end_still_get_their_gap() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_spool_refuses_exactly_what_does_not_fit_and_takes_again_when_it_drained() {
     let folder = tempfile::tempdir().unwrap();
-    let (recorder, handle, _) = Spool::open(flowtap_agent::spool::SpoolOptions {
+    let (recorder, handle, _) = Spool::open(SpoolOptions {
         max_bytes: 64 * 1024,
         memory_bytes: 16 * 1024,
         ..options(folder.path())
@@ -174,11 +171,8 @@ async fn a_write_that_stops_half_way_loses_no_row_and_leaves_no_torn_frame() {
     for truncate_fails in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let faults = Faults::default();
-        let (recorder, handle, _) = Spool::open(flowtap_agent::spool::SpoolOptions {
-            disk: faults.disk(),
-            ..options(folder.path())
-        })
-        .unwrap();
+        let (recorder, handle, _) =
+            Spool::open(SpoolOptions { disk: faults.disk(), ..options(folder.path()) }).unwrap();
         let first = record(&recorder, &handle, "before").unwrap();
         recorder.written(first).await;
         faults.set("segment.write", Fault::Short(11, ENOSPC));
@@ -217,7 +211,7 @@ async fn the_name_is_made_once_and_a_key_overrides_it() {
     let folder = temp.path().join("spool");
     let open = |agent: Option<&str>| {
         let agent = agent.map(str::to_owned);
-        let opened = Spool::open(flowtap_agent::spool::SpoolOptions { agent, ..options(&folder) });
+        let opened = Spool::open(SpoolOptions { agent, ..options(&folder) });
         opened.map(|(recorder, handle, _)| {
             let name = recorder.agent().unwrap().to_owned();
             handle.abandon();
@@ -247,6 +241,70 @@ async fn a_folder_that_cannot_be_used_is_no_error_and_is_tried_again() {
     assert!(recorder.agent().is_some());
     let rows = close_and_read(&handle).await;
     assert_eq!(rows.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_folder_that_comes_late_was_too_late_for_is_told_by_a_gap() {
+    let temp = tempfile::tempdir().unwrap();
+    let blocked = temp.path().join("blocked");
+    fs::write(&blocked, "a file where a folder should be").unwrap();
+    let spool = SpoolOptions { memory_bytes: 1000, ..options(&blocked.join("spool")) };
+    let (recorder, handle, _) = Spool::open(spool).unwrap();
+    let taken = (0..40).filter_map(|_| record(&recorder, &handle, "a row")).count();
+    assert_eq!(handle.unwritten(), 40);
+    fs::remove_file(&blocked).unwrap();
+    eventually("the folder is there", || handle.unwritten() == (40 - taken) as u64).await;
+    let rows = close_and_read(&handle).await;
+    let gap = rows.last().unwrap();
+    assert_eq!((rows.len(), gap.reason.as_deref()), (taken + 1, Some("shed")));
+    assert_eq!(gap.gap_count, Some((40 - taken) as i64));
+    let limits = format!(r#"{{"limits":{{"disk_error":{}}}}}"#, 40 - taken);
+    assert_eq!(gap.details.as_deref(), Some(limits.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_at_the_start_holds_nobody_up() {
+    let temp = tempfile::tempdir().unwrap();
+    let hangs = Arc::new(Mutex::new(()));
+    let held = hangs.lock().unwrap();
+    let disk = Disk::with_faults({
+        let hangs = Arc::clone(&hangs);
+        Arc::new(move |_| {
+            drop(hangs.lock());
+            None
+        })
+    });
+    let spool = SpoolOptions {
+        disk,
+        patience: Duration::from_millis(50),
+        ..options(&temp.path().join("spool"))
+    };
+    let (recorder, handle, info) = Spool::open(spool).unwrap();
+    assert!(info.problem.unwrap().contains("does not answer"));
+    let seq = record(&recorder, &handle, "early").unwrap();
+    assert_eq!(recorder.written(seq).now_or_never(), None);
+    drop(held);
+    recorder.written(seq).await;
+    assert!(recorder.agent().is_some());
+    let rows = close_and_read(&handle).await;
+    assert_eq!(rows.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_counts_as_synced_only_when_a_sync_worked() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    faults.set("segment.sync", Fault::Errno(EIO));
+    let spool = SpoolOptions { disk: faults.disk(), ..options(folder.path()) };
+    let (recorder, handle, _) = Spool::open(spool).unwrap();
+    let seq = record(&recorder, &handle, "row").unwrap();
+    recorder.written(seq).await;
+    let errors = || handle.stats().spool_errors.load(Ordering::Relaxed);
+    eventually("two tries", || errors() >= 2).await;
+    assert_eq!(recorder.synced(seq).now_or_never(), None);
+    faults.clear();
+    recorder.synced(seq).await;
+    assert_eq!(close_and_read(&handle).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

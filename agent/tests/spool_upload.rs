@@ -97,7 +97,7 @@ async fn objects_of_a_boot_are_put_in_order_without_a_hole() {
     agent.all_uploaded().await;
     let (name, boot) = (agent.recorder.agent().unwrap().to_owned(), agent.handle.boot().to_owned());
     let drained = agent.drain(Duration::from_secs(10)).await;
-    assert_eq!(drained, Drained { clean: true, segments: 0, bytes: 0 });
+    assert_eq!(drained, Drained { lost: 0, clean: true, segments: 0, bytes: 0 });
 
     let puts: Vec<_> = store.puts().into_iter().filter(|put| put.starts_with("inbox/")).collect();
     assert!(puts.is_sorted() && puts.len() > 3, "{puts:?}");
@@ -278,6 +278,98 @@ async fn rows_lost_in_a_corrupt_segment_are_named_and_its_range_covers_them() {
         serde_json::from_str(gaps[0].details.as_deref().unwrap()).unwrap();
     let wanted = serde_json::json!({ "boot": corrupt, "first_seq": 3, "last_seq": 3 });
     assert_eq!(details, wanted);
+    // The lost row came between the rows before and behind it.
+    let at = |seq| of_corrupt[0].rows.iter().find(|row| row.seq == seq).map(|row| row.at);
+    assert_eq!((gaps[0].gap_from, gaps[0].gap_to), (at(2), at(4)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_lost_at_the_ends_of_a_segment_lie_between_what_went_before_and_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = TestStore::default();
+    let clock = Clock::manual(Micros(1_000_000));
+    let spool = || SpoolOptions { clock: clock.clone(), ..options(folder.path()) };
+    let (recorder, handle, _) = Spool::open(spool()).unwrap();
+    let corrupt = handle.boot().to_owned();
+    for segment in 0..3 {
+        for i in 0..2 {
+            clock.advance(10);
+            let seq = record(&recorder, &handle, &format!("row {segment}.{i}")).unwrap();
+            recorder.written(seq).await;
+        }
+        handle.seal();
+        let is_sealed = |file: &std::path::PathBuf| file.to_string_lossy().contains("-0000");
+        let sealed =
+            || segment_files(folder.path(), &corrupt).iter().filter(|f| is_sealed(f)).count();
+        eventually("sealed", || sealed() == segment + 1).await;
+    }
+    // The first segment is uploaded; the second is gone, the third loses its last row.
+    let first = sealed(&handle).await;
+    handle.uploaded(&first, Micros(1_000_020), Micros(1_000_000));
+    eventually("removed", || segment_files(folder.path(), &corrupt).len() == 2).await;
+    handle.abandon();
+    let files = segment_files(folder.path(), &corrupt);
+    fs::write(&files[0], "nothing of a segment").unwrap();
+    let mut bytes = fs::read(&files[1]).unwrap();
+    let at = bytes.windows(7).position(|window| window == b"row 2.1").unwrap();
+    bytes[at] ^= 4;
+    fs::write(&files[1], bytes).unwrap();
+
+    clock.advance(1_000_000);
+    let start_of_next = clock.now().0;
+    let agent = start(spool(), upload_options(&store));
+    eventually("the corrupt boot goes", || boots_left(folder.path()) == 1).await;
+    let own = agent.handle.boot().to_owned();
+    eventually("the gaps go", || {
+        store.rows().iter().filter(|row| row.reason.as_deref() == Some(SPOOL_CORRUPT)).count() == 2
+    })
+    .await;
+    agent.kill().await;
+    let rows = store.rows();
+    let gaps: Vec<_> = rows
+        .iter()
+        .filter(|row| row.boot == own && row.reason.as_deref() == Some(SPOOL_CORRUPT))
+        .map(|row| (row.gap_count, row.gap_from, row.gap_to))
+        .collect();
+    assert_eq!(
+        gaps,
+        [
+            (Some(2), Some(1_000_020), Some(start_of_next)),
+            (Some(1), Some(1_000_050), Some(start_of_next))
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_sample_is_of_the_status_put_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = TestStore::default();
+    let agent = start(options(folder.path()), upload_options(&store));
+    let puts = || agent.handle.stats().status_puts.load(Ordering::Relaxed);
+    eventually("four of them", || puts() >= 4).await;
+    agent.kill().await;
+    let put = store.statuses();
+    assert_eq!(put[0].0.clock, None, "nothing was put before the first");
+    for pair in put.windows(2) {
+        let [(before, modified), (status, _)] = pair else { unreachable!("windows of two") };
+        let sample = status.clock.expect("each but the first carries one");
+        assert_eq!(sample.last_modified, *modified);
+        let times = [before.at, sample.before, sample.after, status.at];
+        assert!(times.is_sorted(), "{times:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_no_disk_took_are_counted_at_the_end() {
+    let temp = tempfile::tempdir().unwrap();
+    let blocked = temp.path().join("blocked");
+    fs::write(&blocked, "a file where a folder should be").unwrap();
+    let spool = SpoolOptions { memory_bytes: 1000, ..options(&blocked.join("spool")) };
+    let agent = start(spool, upload_options(&TestStore::default()));
+    let taken = (0..40).filter_map(|_| record(&agent.recorder, &agent.handle, "a row")).count();
+    assert!(taken > 0 && taken < 40, "{taken}");
+    let drained = agent.drain(Duration::from_secs(1)).await;
+    assert_eq!((drained.lost, drained.clean), (40, false));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,11 +47,11 @@ async fn checked(flags: Vec<(&'static str, String)>) -> (Vec<String>, bool) {
 async fn a_healthy_place_is_told_line_by_line_and_left_as_it_was() {
     let port = greeter(greeting::tests::start_frame(), None).await;
     let folder = tempfile::tempdir().unwrap();
-    let (store, spool) = (folder.path().join("store"), folder.path().join("spool"));
+    let (store, path) = (folder.path().join("new/store"), folder.path().join("spool"));
     let (lines, all_well) = checked(vec![
         ("tap", format!("amqp 127.0.0.1:5673 amqp://127.0.0.1:{port}")),
         ("store", store.display().to_string()),
-        ("spool.path", spool.display().to_string()),
+        ("spool.path", path.display().to_string()),
     ])
     .await;
     assert!(all_well, "{lines:#?}");
@@ -65,9 +65,26 @@ async fn a_healthy_place_is_told_line_by_line_and_left_as_it_was() {
     );
     assert!(lines[2].ends_with("put, get and delete work"), "{lines:#?}");
     assert!(lines[3].contains("MiB free"), "{lines:#?}");
-    for folder in [store, spool] {
-        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "left in {}", folder.display());
-    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "left behind");
+}
+
+#[tokio::test]
+async fn a_spool_that_another_agent_holds_is_told() {
+    let port = greeter(greeting::tests::start_frame(), None).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (store, path) = (folder.path().join("store"), folder.path().join("spool"));
+    let (_, holder, _) = spool::Spool::open(spool::SpoolOptions::new(&path, "shop")).unwrap();
+    let flags = vec![
+        ("tap", format!("amqp 127.0.0.1:5673 amqp://127.0.0.1:{port}")),
+        ("store", store.display().to_string()),
+        ("spool.path", path.display().to_string()),
+    ];
+    let (lines, all_well) = checked(flags).await;
+    assert!(!all_well);
+    let wanted = format!("another agent (process {}) works on it", std::process::id());
+    assert!(lines[3].starts_with("FAIL  spool ") && lines[3].contains(&wanted), "{lines:#?}");
+    holder.abandon();
+    assert_eq!(spool::holder(&path).unwrap(), None, "free again, and not held by the question");
 }
 
 #[tokio::test]

@@ -138,19 +138,35 @@ pub(crate) fn lock(layout: &Layout, disk: &Disk) -> Result<File, SpoolError> {
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            let holder = holder.trim();
-            return Err(SpoolError::Locked {
-                path: layout.root().to_owned(),
-                holder: if holder.is_empty() { "unknown".to_owned() } else { holder.to_owned() },
-            });
+            let holder = read_holder(&mut file).unwrap_or_else(|_| "unknown".to_owned());
+            return Err(SpoolError::Locked { path: layout.root().to_owned(), holder });
         }
         Err(errno) => return Err(failed(errno.into())),
     }
     // The number is for the sentence of the second agent only: a full disk must not stop us here.
     let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+/// Who works on this folder now, as it wrote itself; `None` if nobody does. Makes nothing.
+pub(crate) fn holder(root: &Path) -> io::Result<Option<String>> {
+    let mut file = match File::open(Layout::new(root).lock()) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(rustix::io::Errno::WOULDBLOCK) => read_holder(&mut file).map(Some),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn read_holder(lock: &mut File) -> io::Result<String> {
+    let mut text = String::new();
+    lock.read_to_string(&mut text)?;
+    let holder = text.trim();
+    Ok(if holder.is_empty() { "unknown".to_owned() } else { holder.to_owned() })
 }
 
 /// The agent's name: the configured one, or the one made when the folder was new.

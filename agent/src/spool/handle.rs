@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flowtap_record::{Gap, Kind, Micros, Observation, Seq};
 
 use super::folder::remove_boot;
 use super::mark::{MarkFile, Uploaded};
-use super::recorder::Recorder;
+use super::recorder::{Limit, Recorder, Shed};
 use super::shared::{Segment, Shared};
 use crate::stats::Stats;
 
@@ -50,6 +50,13 @@ pub struct FinishedBoot {
 impl SpoolHandle {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// The disk holds the writer up: what is refused from now on is refused for that.
+    pub(crate) fn hold_up(&self) {
+        if self.agent().is_none() {
+            self.shared.lock_state().trouble = Some(Limit::DiskError);
+        }
     }
 
     /// Another entrance.
@@ -112,11 +119,6 @@ impl SpoolHandle {
         }
     }
 
-    /// Since when the open segment has a row.
-    pub fn open_since(&self) -> Option<Instant> {
-        *self.shared.open_since.borrow()
-    }
-
     /// Has the open segment sealed as soon as the writer comes to it; [`Self::changed`] tells when.
     pub fn seal(&self) {
         self.shared.lock_state().seal = true;
@@ -133,7 +135,17 @@ impl SpoolHandle {
     /// boot even if its file can't be removed now.
     pub fn uploaded(&self, segment: &Segment, last_at: Micros, watermark: Micros) {
         let shared = &self.shared;
-        let uploaded = Uploaded { last: segment.last.0, last_at, watermark };
+        let before = {
+            let registry = shared.lock_registry();
+            let earlier = registry.earlier.get(&segment.boot);
+            earlier.map_or(registry.uploaded, |earlier| earlier.uploaded)
+        };
+        // A segment of which nothing could be read says nothing of either time.
+        let uploaded = Uploaded {
+            last: segment.last.0,
+            last_at: last_at.max(before.last_at),
+            watermark: watermark.max(before.watermark),
+        };
         // Without this note a later boot would know less of this one once its segments are gone.
         let noted = if segment.boot == shared.boot {
             let files = shared.lock_files();
@@ -158,9 +170,15 @@ impl SpoolHandle {
     }
 
     /// Records that rows of a boot can't be read back, and waits until that is synced, so that the
-    /// segment may go. `reason` is [`SPOOL_CORRUPT`]. `false` if the spool is closed and takes no
-    /// row any more.
-    pub async fn report_lost(&self, boot: &str, first: Seq, last: Seq) -> bool {
+    /// segment may go. `reason` is [`SPOOL_CORRUPT`]; the bounds are `at` of the rows before and
+    /// behind, as far as they are known: else all that the boot can have seen there. `false` if the
+    /// spool is closed and takes no row any more.
+    pub async fn report_lost(
+        &self,
+        boot: &str,
+        (first, last): (Seq, Seq),
+        (from, to): (Option<Micros>, Option<Micros>),
+    ) -> bool {
         let recorder = self.recorder();
         let count = last.0 - first.0 + 1;
         let details = serde_json::json!({ "boot": boot, "first_seq": first.0, "last_seq": last.0 });
@@ -171,7 +189,11 @@ impl SpoolHandle {
             row.reason = Some(SPOOL_CORRUPT);
             row.details = Some(&details);
             row.who.service = Some(&self.shared.service);
-            row.gap = Gap { from: None, to: None, count: Some(count) };
+            let from = from.unwrap_or_else(|| self.seen_before_segment(boot));
+            // Whatever an earlier boot saw it saw before this one began.
+            let newest = if boot == self.shared.boot { now } else { self.shared.started_at };
+            let to = to.unwrap_or(newest).max(from);
+            row.gap = Gap { from: Some(from), to: Some(to), count: Some(count) };
             let mut state = self.shared.lock_state();
             if state.closing || state.abandoned { None } else { state.push_own(&row, now) }
         };
@@ -183,6 +205,26 @@ impl SpoolHandle {
         recorder.written(seq).await;
         recorder.synced(seq).await;
         true
+    }
+
+    /// `at` of the last row of a boot before its oldest segment: it is uploaded. Before the first,
+    /// the boot's start.
+    fn seen_before_segment(&self, boot: &str) -> Micros {
+        let registry = self.shared.lock_registry();
+        let (uploaded, started_at) = match registry.earlier.get(boot) {
+            Some(earlier) => (earlier.uploaded, earlier.about.started_at),
+            None => (registry.uploaded, self.shared.started_at),
+        };
+        uploaded.last_at.max(started_at)
+    }
+
+    /// How many rows are known to the process alone: taken and not written, or refused and not yet
+    /// told of by a `gap` row.
+    pub fn unwritten(&self) -> u64 {
+        let written = self.shared.written_seq.load(Ordering::Acquire);
+        let state = self.shared.lock_state();
+        let waiting = u64::try_from(state.next - 1 - written).unwrap_or(0);
+        waiting + state.shed.as_ref().map_or(0, Shed::rows)
     }
 
     /// Last row of this boot that is uploaded, 0 before the first.

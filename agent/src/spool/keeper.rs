@@ -14,6 +14,7 @@ use crate::stats::Stats;
 
 const SYNC_EVERY: Duration = Duration::from_millis(20);
 const MARK_EVERY: Duration = Duration::from_secs(1);
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct Keeper {
@@ -22,6 +23,8 @@ pub(crate) struct Keeper {
     seen_shed: u64,
     shedding: bool,
     mark_failed: bool,
+    /// How long to wait before a sync that failed is tried again; `None` while they work.
+    sync_again: Option<Duration>,
     /// The segment whose name in its folder is known to be durable.
     named: Option<Arc<File>>,
 }
@@ -29,7 +32,15 @@ pub(crate) struct Keeper {
 impl Keeper {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let next_mark = Instant::now() + MARK_EVERY;
-        Self { shared, next_mark, seen_shed: 0, shedding: false, mark_failed: false, named: None }
+        Self {
+            shared,
+            next_mark,
+            seen_shed: 0,
+            shedding: false,
+            mark_failed: false,
+            sync_again: None,
+            named: None,
+        }
     }
 
     pub(crate) fn run(mut self) {
@@ -43,19 +54,23 @@ impl Keeper {
                 }
             }
             if let Some((file, last)) = dirty {
-                if let Err(error) = self.sync(&file) {
-                    // The kernel keeps the rows for readers, and drops them at a power cut.
-                    Stats::add(&shared.stats.spool_errors, 1);
-                    tracing::warn!(%error, "the spool can't be synced");
+                match self.sync(&file) {
+                    Ok(()) => {
+                        if self.sync_again.take().is_some() {
+                            tracing::warn!("the spool is synced again");
+                        }
+                        self.synced(last);
+                    }
+                    Err(error) => self.sync_failed(&error, file, last),
                 }
-                self.synced(last);
             }
             if Instant::now() >= self.next_mark {
                 self.next_mark = Instant::now() + MARK_EVERY;
                 self.tick();
             }
             // What is written meanwhile is synced together.
-            let rest = SYNC_EVERY.saturating_sub(begun.elapsed());
+            let every = self.sync_again.unwrap_or(SYNC_EVERY);
+            let rest = every.saturating_sub(begun.elapsed());
             let keeper = shared.lock_keeper();
             if !rest.is_zero() && keeper.seals.is_empty() && !keeper.finish && !keeper.stop {
                 let rest = rest.min(self.next_mark.saturating_duration_since(Instant::now()));
@@ -109,11 +124,25 @@ impl Keeper {
         Ok(())
     }
 
+    /// Rows that are not synced wait for the next try. Until it works they are lost in a power cut,
+    /// not in a kill: the kernel keeps them for readers.
+    fn sync_failed(&mut self, error: &io::Error, file: Arc<File>, last: i64) {
+        let shared = &self.shared;
+        Stats::add(&shared.stats.spool_errors, 1);
+        if self.sync_again.is_none() {
+            tracing::warn!(%error, "the spool can't be synced: a power cut would lose rows");
+        }
+        let wait = self.sync_again.map_or(BACKOFF_MIN, |wait| (wait * 2).min(BACKOFF_MAX));
+        self.sync_again = Some(wait);
+        // What the writer added meanwhile comes later in the same file, or the file is being sealed.
+        shared.lock_keeper().dirty.get_or_insert((file, last));
+    }
+
     /// Syncs and renames a segment. Tried until it works; `false` if the spool is abandoned.
     fn seal(&self, sealing: &Sealing) -> bool {
         let shared = &self.shared;
         let sealed = shared.layout.sealed_segment(&shared.boot, sealing.first, sealing.last);
-        let mut backoff = Duration::from_millis(100);
+        let mut backoff = BACKOFF_MIN;
         let mut warned = false;
         loop {
             let renamed = shared.disk.sync(&sealing.file).and_then(|()| {

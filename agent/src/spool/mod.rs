@@ -3,7 +3,8 @@
 //!
 //! A row goes through `recorder.rs` (memory, bounded), `writer.rs` (frames at the end of the open
 //! segment: survives a kill), `keeper.rs` (synced every 20 ms: survives a power cut; sealed: its
-//! range is fixed for ever). What an earlier boot left is found by `prepare.rs` and `recover.rs`.
+//! range is fixed for ever). What an earlier boot left is found by `prepare.rs` and `recover.rs`, by the writer: a disk that
+//! hangs must not keep the taps from serving.
 //! `docs/spool.md` says what is promised and what is not.
 
 mod disk;
@@ -20,7 +21,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use flowtap_record::Seq;
@@ -28,6 +29,7 @@ use flowtap_record::path::{NameError, check_agent};
 use tokio::sync::{Notify, watch};
 
 pub use disk::{Disk, Fault, FaultPlan};
+pub(crate) use folder::holder;
 pub(crate) use frame::SegmentReader;
 pub use handle::{FinishedBoot, SPOOL_CORRUPT, SpoolHandle};
 pub use recorder::{Limit, Recorder};
@@ -64,6 +66,8 @@ pub struct SpoolOptions {
     pub clock: Clock,
     /// The file system; tests put faults in.
     pub disk: Disk,
+    /// How long a start waits for a disk that does not answer.
+    pub patience: Duration,
 }
 
 impl SpoolOptions {
@@ -79,6 +83,7 @@ impl SpoolOptions {
             margin: Duration::from_millis(500),
             clock: Clock::system(),
             disk: Disk::default(),
+            patience: Duration::from_secs(2),
         }
     }
 }
@@ -149,8 +154,9 @@ impl Spool {
     /// Opens the spool and starts its two threads.
     ///
     /// A folder that can't be used does not fail: then [`StartInfo::problem`] says why, rows wait
-    /// in memory, are refused and counted when that is full, and the folder is tried again. Only a
-    /// folder that another agent holds, or a wrong name, is an error.
+    /// in memory, are refused and counted when that is full, and the folder is tried again. The same
+    /// holds for a disk that does not answer within [`SpoolOptions::patience`]. Only a folder that
+    /// another agent holds, or a wrong name, is an error.
     pub fn open(options: SpoolOptions) -> Result<(Recorder, SpoolHandle, StartInfo), SpoolError> {
         if let Some(agent) = &options.agent {
             check_agent(agent)?;
@@ -186,29 +192,34 @@ impl Spool {
             files: Mutex::new(None),
             threads: Mutex::new(Vec::new()),
         });
-        let mut writer = Writer::new(Arc::clone(&shared));
-        let mut info = StartInfo::default();
-        match prepare::prepare(&shared) {
-            Ok(earlier) => info.earlier = earlier,
-            Err(error @ SpoolError::Folder { .. }) => {
-                tracing::warn!(%error, "the spool can't be used, rows wait in memory");
-                info.problem = Some(error.to_string());
-                writer = writer.retry_folder();
-            }
-            Err(error) => return Err(error),
-        }
+        let writer = Writer::new(Arc::clone(&shared));
         let keeper = Keeper::new(Arc::clone(&shared));
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(body)
         };
-        let writer =
-            spawn("spool-writer", Box::new(|| writer.run())).map_err(SpoolError::Threads)?;
+        let (opened, first_try) = mpsc::channel();
+        let writer = spawn("spool-writer", Box::new(move || writer.run(&opened)))
+            .map_err(SpoolError::Threads)?;
         let keeper =
             spawn("spool-keeper", Box::new(|| keeper.run())).map_err(SpoolError::Threads)?;
         if let Ok(mut threads) = shared.threads.lock() {
             threads.extend([writer, keeper]);
         }
         let handle = SpoolHandle::new(shared);
+        let mut info = StartInfo::default();
+        match first_try.recv_timeout(options.patience) {
+            Ok(Ok(earlier)) => info.earlier = earlier,
+            Ok(Err(error @ SpoolError::Folder { .. })) => info.problem = Some(error.to_string()),
+            Ok(Err(error)) => {
+                handle.abandon();
+                return Err(error);
+            }
+            Err(_) => {
+                info.problem =
+                    Some(format!("spool {}: the disk does not answer", options.path.display()));
+                handle.hold_up();
+            }
+        }
         Ok((handle.recorder(), handle, info))
     }
 }

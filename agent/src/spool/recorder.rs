@@ -50,6 +50,10 @@ pub(crate) struct Shed {
 }
 
 impl Shed {
+    pub(crate) fn rows(&self) -> u64 {
+        self.count.iter().sum::<i64>().unsigned_abs()
+    }
+
     fn details(&self) -> String {
         let limits = Limit::ALL.iter().zip(self.count).filter(|(_, count)| *count > 0);
         let limits: Vec<String> =

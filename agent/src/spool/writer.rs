@@ -8,17 +8,18 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SendError, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use flowtap_record::{Micros, Seq};
 
-use super::SpoolError;
 use super::frame::{MAGIC, cut_frame, push_frame, push_trailer};
 use super::prepare::prepare;
 use super::recorder::{Limit, State};
 use super::shared::{Sealing, Shared};
+use super::{EarlierBoot, SpoolError};
 use crate::stats::Stats;
 
 /// How long rows that nobody waits for may gather.
@@ -68,6 +69,9 @@ impl Batch {
     }
 }
 
+/// Takes how the first try to open the folder ended.
+type FirstTry = Sender<Result<Vec<EarlierBoot>, SpoolError>>;
+
 /// What the writer does next.
 enum Turn {
     Work { seal: bool, closing: bool },
@@ -93,7 +97,9 @@ impl Writer {
         }
     }
 
-    pub(crate) fn run(mut self) {
+    /// Opens the folder, says whether that went well, and writes until the end.
+    pub(crate) fn run(mut self, opened: &FirstTry) {
+        self.open_folder(opened);
         loop {
             let (seal, closing) = match self.next_turn() {
                 Turn::Work { seal, closing } => (seal, closing),
@@ -115,6 +121,24 @@ impl Writer {
                 self.shared.keeper_wake.notify_one();
                 return;
             }
+        }
+    }
+
+    fn open_folder(&mut self, opened: &FirstTry) {
+        let tried = prepare(&self.shared);
+        if tried.is_err() {
+            // Tried before anything came.
+            self.retry_at = Some(Instant::now() + self.backoff);
+            self.shared.lock_state().trouble = Some(Limit::DiskError);
+        }
+        // The disk took too long: nobody listens any more.
+        match opened.send(tried) {
+            Ok(()) => {}
+            Err(SendError(Ok(earlier))) => {
+                self.shared.lock_state().trouble = None;
+                tracing::warn!(earlier_boots = earlier.len(), "the spool's disk answers at last");
+            }
+            Err(SendError(Err(error))) => tracing::warn!(%error, "the spool can't be used yet"),
         }
     }
 
@@ -344,13 +368,6 @@ impl Writer {
             self.retry_at = Some(Instant::now() + self.backoff);
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         }
-    }
-
-    /// The disk is tried before anything came: the folder could not be opened at the start.
-    pub(crate) fn retry_folder(mut self) -> Self {
-        self.retry_at = Some(Instant::now() + self.backoff);
-        self.shared.lock_state().trouble = Some(Limit::DiskError);
-        self
     }
 }
 

@@ -47,11 +47,24 @@ pub struct Encoded {
     /// Rows in it.
     pub rows: u64,
     /// Rows of the segment's range that could not be read.
-    pub lost: Vec<(Seq, Seq)>,
+    pub lost: Vec<Lost>,
     /// `at` of the last row.
     pub last_at: Option<Micros>,
     /// "All I saw up to then is uploaded", once this object is put.
     pub watermark: Micros,
+}
+
+/// Rows that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The first.
+    pub first: Seq,
+    /// The last.
+    pub last: Seq,
+    /// `at` of the row before them, if the segment has one.
+    pub from: Option<Micros>,
+    /// `at` of the row behind them, if the segment has one.
+    pub to: Option<Micros>,
 }
 
 /// Columns of numbers that rarely repeat and mostly rise: differences are smaller than a dictionary.
@@ -69,7 +82,7 @@ pub fn encode_segment(segment: &Segment, uploaded_at: Micros) -> Result<Encoded,
         let row_bytes = frame.bytes() / (frame.count as usize).max(1);
         for (seq, row) in frame.rows().filter(|(seq, _)| *seq <= segment.last) {
             if let Some(row) = row {
-                object.lost_until(seq);
+                object.lost_until(seq, Some(row.at));
                 object.next = seq.0 + 1;
                 object.last_at = Some(row.at);
                 object.builder.append(seq, &row);
@@ -81,7 +94,7 @@ pub fn encode_segment(segment: &Segment, uploaded_at: Micros) -> Result<Encoded,
             }
         }
     }
-    object.lost_until(Seq(segment.last.0 + 1));
+    object.lost_until(Seq(segment.last.0 + 1), None);
     let watermark =
         reader.watermark().or(object.last_at.map(|at| at.plus(-MARGIN_US))).unwrap_or_default();
     object.finish(segment, watermark, uploaded_at)
@@ -90,7 +103,7 @@ pub fn encode_segment(segment: &Segment, uploaded_at: Micros) -> Result<Encoded,
 /// The object for a segment of which nothing can be read: no rows, all of its range lost.
 pub(crate) fn encode_lost(segment: &Segment, uploaded_at: Micros) -> Result<Encoded, EncodeError> {
     let mut object = Object::begin(segment)?;
-    object.lost_until(Seq(segment.last.0 + 1));
+    object.lost_until(Seq(segment.last.0 + 1), None);
     object.finish(segment, Micros::default(), uploaded_at)
 }
 
@@ -101,7 +114,7 @@ struct Object {
     rows: u64,
     /// Number of the row that comes next, if none is lost.
     next: i64,
-    lost: Vec<(Seq, Seq)>,
+    lost: Vec<Lost>,
     last_at: Option<Micros>,
 }
 
@@ -131,10 +144,11 @@ impl Object {
         })
     }
 
-    /// Rows between the last one taken and `seq` are lost.
-    fn lost_until(&mut self, seq: Seq) {
+    /// Rows between the last one taken and `seq`, which is from `to`, are lost.
+    fn lost_until(&mut self, seq: Seq, to: Option<Micros>) {
         if seq.0 > self.next {
-            self.lost.push((Seq(self.next), Seq(seq.0 - 1)));
+            let (first, last) = (Seq(self.next), Seq(seq.0 - 1));
+            self.lost.push(Lost { first, last, from: self.last_at, to });
         }
     }
 

@@ -19,7 +19,7 @@ use flowtap_record::path::{self, HISTORY, InboxName};
 use flowtap_record::{AgentState, AgentStatus, ClockSample};
 use rand::Rng as _;
 
-pub use encode::{EncodeError, Encoded, encode_segment, segment_at};
+pub use encode::{EncodeError, Encoded, Lost, encode_segment, segment_at};
 pub use status::StatusBoard;
 pub use store::{Store, StoreCheck, StoreError, check_store};
 
@@ -71,6 +71,9 @@ impl UploadOptions {
 /// What [`Uploader::drain`] left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
+    /// Rows that the disk did not take: they are gone with the process, those refused before
+    /// included whose `gap` row is among them.
+    pub lost: u64,
     /// Every row was written and the boot marked as ended; else the next boot reports a death.
     pub clean: bool,
     /// Segments that the next boot has to upload.
@@ -241,12 +244,13 @@ impl Uploader {
     /// Has lost rows recorded before the segment goes.
     async fn report(&self, segment: &Segment, encoded: &Encoded) -> Result<(), Left> {
         let reported = || self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        for (first, last) in &encoded.lost {
-            let key = (segment.boot.clone(), first.0);
+        for lost in &encoded.lost {
+            let key = (segment.boot.clone(), lost.first.0);
             if reported().contains(&key) {
                 continue;
             }
-            if !self.spool.report_lost(&segment.boot, *first, *last).await {
+            let (rows, span) = ((lost.first, lost.last), (lost.from, lost.to));
+            if !self.spool.report_lost(&segment.boot, rows, span).await {
                 return Err(Left::Unreported);
             }
             reported().insert(key);
@@ -383,6 +387,7 @@ impl Uploader {
         }
         let stats = self.spool.stats();
         let drained = Drained {
+            lost: if clean { 0 } else { self.spool.unwritten() },
             clean,
             segments: Stats::get(&stats.segments),
             bytes: Stats::get(&stats.spool_bytes),

@@ -22,13 +22,13 @@ use bytes::Bytes;
 use flowtap_agent::spool::{Disk, Fault, Recorder, Segment, SpoolHandle, SpoolOptions};
 use flowtap_agent::upload::encode_segment;
 use flowtap_record::path::InboxName;
-use flowtap_record::{Kind, Micros, Observation, Seq};
+use flowtap_record::{AgentStatus, Kind, Micros, Observation, Seq};
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -175,6 +175,7 @@ pub struct TestStore {
     away: Arc<AtomicBool>,
     puts: Arc<Mutex<Vec<String>>>,
     bodies: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    statuses: Arc<Mutex<Vec<(AgentStatus, Micros)>>>,
 }
 
 impl TestStore {
@@ -189,6 +190,11 @@ impl TestStore {
 
     pub fn body(&self, name: &str) -> Option<Bytes> {
         self.bodies.lock().unwrap().get(name).cloned()
+    }
+
+    /// Status objects in the order in which they were put, and when the store took each.
+    pub fn statuses(&self) -> Vec<(AgentStatus, Micros)> {
+        self.statuses.lock().unwrap().clone()
     }
 
     /// Inbox objects by name.
@@ -227,8 +233,15 @@ impl ObjectStore for TestStore {
         }
         let name = location.to_string();
         self.puts.lock().unwrap().push(name.clone());
-        self.bodies.lock().unwrap().insert(name, payload.clone().into());
-        self.inner.put_opts(location, payload, opts).await
+        self.bodies.lock().unwrap().insert(name.clone(), payload.clone().into());
+        let body: Bytes = payload.clone().into();
+        let put = self.inner.put_opts(location, payload, opts).await?;
+        if name.starts_with("agents/") {
+            let status = serde_json::from_slice(&body).unwrap();
+            let taken = self.inner.head(location).await?.last_modified;
+            self.statuses.lock().unwrap().push((status, Micros(taken.timestamp_micros())));
+        }
+        Ok(put)
     }
 
     async fn put_multipart_opts(

@@ -6,7 +6,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::brokers::{Broker, Brokers, Kept};
 use super::wire::TopicId;
 use crate::config::{HostPort, ListenAddr};
+
+/// How long a start waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The file as it stands on disk.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -45,9 +49,19 @@ impl Memory {
         Self { path: folder.join(format!("kafka-{name}.json")) }
     }
 
-    /// What was kept. A file that can't be read is no reason not to start: ports are given anew.
+    /// What was kept. A file that can't be read, or a disk that does not answer, is no reason not
+    /// to start: ports are given anew.
     pub(crate) fn load(&self) -> Kept {
-        let text = match fs::read_to_string(&self.path) {
+        self.load_within(PATIENCE)
+    }
+
+    fn load_within(&self, patience: Duration) -> Kept {
+        let (done, read) = mpsc::channel();
+        let path = self.path.clone();
+        // Nobody listens any more when it took too long.
+        std::thread::spawn(move || done.send(fs::read_to_string(path)));
+        let hangs = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer"));
+        let text = match read.recv_timeout(patience).unwrap_or_else(hangs) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Kept::default(),
             Err(error) => {
@@ -172,5 +186,16 @@ mod tests {
             fs::write(&memory.path, garbage).unwrap();
             assert_eq!(memory.load(), Kept::default(), "{garbage}");
         }
+    }
+
+    #[test]
+    fn a_disk_that_hangs_is_no_reason_not_to_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::new(folder.path(), &ListenAddr::parse("[::1]:1").unwrap());
+        // Who reads a pipe waits until somebody writes.
+        let made = std::process::Command::new("mkfifo").arg(&memory.path).status().unwrap();
+        assert!(made.success());
+        assert_eq!(memory.load_within(Duration::from_millis(50)), Kept::default());
+        OpenOptions::new().write(true).open(&memory.path).unwrap();
     }
 }
