@@ -11,12 +11,12 @@ ifeq ($(CI),true)
 export CARGO_TARGET_DIR ?= $(FLOWTAP_CACHE)/target
 endif
 
-.PHONY: help ui demo demo-clean test test-long lint fmt bench bench-kafka bench-query clean
+.PHONY: help ui demo demo-clean test test-long lint fmt bench bench-rabbitmq bench-kafka bench-query clean
 
 help: ## lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-demo: ## runs Edison Cars: a broker, six services, their sidecars, and a stuck order to ask about
+demo: ## runs Edison Cars: two brokers, eight services, their sidecars, and a stuck order to ask about
 	@scripts/setup.sh build demo
 	@scripts/ui.sh
 	@IDS=$(IDS) demo/run.sh
@@ -50,7 +50,12 @@ lint: ## formatting, clippy, and cargo-deny where it is installed
 fmt: ## formats the code
 	cargo fmt --all
 
-bench: bench-query bench-kafka ## PerfTest with and without a sidecar: throughput, latency, CPU, memory
+bench: ## all three below, RabbitMQ first
+	@$(MAKE) --no-print-directory bench-rabbitmq
+	@$(MAKE) --no-print-directory bench-kafka
+	@$(MAKE) --no-print-directory bench-query
+
+bench-rabbitmq: ## PerfTest with and without a sidecar: throughput, latency, CPU, memory
 	@scripts/setup.sh build test bench
 	@tests/bench/run.sh
 

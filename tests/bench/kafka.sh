@@ -4,5 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-cargo build --release -p flowtap-agent --bin flowtap-agent
+# The whole workspace: one set of features, so that no benchmark compiles another's dependencies again.
+cargo build --release --workspace --bin flowtap-agent
 exec /usr/bin/python3 tests/bench/kafka.py --agent "${CARGO_TARGET_DIR:-target}/release/flowtap-agent" "$@"

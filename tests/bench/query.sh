@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-cargo build --release -p flowtap-query --bin flowtap --example fill
+# The whole workspace: one set of features, so that no benchmark compiles another's dependencies again.
+cargo build --release --workspace --bin flowtap --example fill
 target=${CARGO_TARGET_DIR:-target}/release
 exec /usr/bin/python3 tests/bench/query.py --flowtap "$target/flowtap" --fill "$target/examples/fill" "$@"

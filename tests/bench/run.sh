@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# make bench: builds the release agent and runs PerfTest with and without it. Arguments go to
+# make bench-rabbitmq: builds the release agent and runs PerfTest with and without it. Arguments go to
 # tests/bench/bench.py (--help).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-cargo build --release -p flowtap-agent --bin flowtap-agent
+# The whole workspace: one set of features, so that no benchmark compiles another's dependencies again.
+cargo build --release --workspace --bin flowtap-agent
 exec /usr/bin/python3 tests/bench/bench.py --agent "${CARGO_TARGET_DIR:-target}/release/flowtap-agent" "$@"
