@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ impl AdminServer {
         metrics: Arc<Metrics>,
         lifecycle: Lifecycle,
     ) -> Result<Self, AdminError> {
-        let token = config.token_file.as_ref().map(read_token).transpose()?;
+        let token = config.token_file.as_deref().map(read_token).transpose()?;
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let (host, port) = tcp_parts(&config.listen);
         let listener = TcpListener::bind((host, port))
@@ -189,8 +189,8 @@ impl Shared {
     }
 }
 
-fn read_token(path: &PathBuf) -> Result<String, AdminError> {
-    config::token(path).map_err(|why| AdminError::Token { path: path.clone(), why })
+fn read_token(path: &Path) -> Result<String, AdminError> {
+    config::token(path).map_err(|why| AdminError::Token { path: path.to_owned(), why })
 }
 
 /// Compares without telling by its time how much was right.

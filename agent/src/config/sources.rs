@@ -153,12 +153,11 @@ impl Loader {
             let key = table.get_key_value(inner).and_then(|(key, _)| key.span());
             let place = key.map_or_else(|| origin.clone(), |span| at(span.start));
             let shown_name = format!("{name}.{inner}");
-            match item.as_value() {
-                Some(value) => pairs.push((inner.to_owned(), value.clone())),
-                None => {
-                    let what = "want text in quotes, found a section".to_owned();
-                    self.problem(place.clone(), shown(section, &shown_name), what);
-                }
+            if let Some(value) = item.as_value() {
+                pairs.push((inner.to_owned(), value.clone()));
+            } else {
+                let what = "want text in quotes, found a section".to_owned();
+                self.problem(place.clone(), shown(section, &shown_name), what);
             }
             self.origins.insert((section, shown_name), place);
         }
@@ -355,7 +354,9 @@ impl Loader {
             let shown = shown(section, key);
             let of_rule = matches!(section, Some(("rule", _))) && key == "name";
             let rule = format!("{}.", shown.trim_end_matches(".name"));
-            !told.contains(&shown) && !(of_rule && told.iter().any(|key| key.starts_with(&rule)))
+            let is_told =
+                told.contains(&shown) || (of_rule && told.iter().any(|key| key.starts_with(&rule)));
+            !is_told
         };
         for (section, key, what) in misfits {
             if (self.file_unread && key == "tap") || !is_news(section, &key) {

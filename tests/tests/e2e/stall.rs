@@ -43,6 +43,31 @@ async fn a_stalled_disk_holds_no_publish_and_no_confirm() {
     scene.store.assert_no_hole();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_at_the_start_keeps_no_service_from_its_broker() {
+    let Some(scene) = scene(Version::V3_10) else { return };
+    let Some(disk) = StallableDisk::new(64) else { return };
+    let options = Options { spool: Some(disk.path().join("spool")), ..scene.options("shop") };
+    disk.stall();
+    let mut shop = Sidecar::start(&options);
+    let (connection, channel) = channel(&scene.url(&shop)).await;
+    channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirm mode");
+    let queue = QueueDeclareOptions::default();
+    channel.queue_declare("q".into(), queue, FieldTable::default()).await.expect("declared");
+    for _ in 0..10 {
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let sent = channel.basic_publish("".into(), "q".into(), options, b"x", properties).await;
+        sent.expect("published").await.expect("confirmed");
+    }
+    assert!(shop.log().contains("the disk does not answer"), "{}", shop.log());
+    disk.recover();
+    connection.close(200, "".into()).await.expect("closed");
+    shop.terminate();
+    let confirms = scene.store.number("SELECT count(*) FROM history WHERE kind = 'confirm'");
+    assert_eq!(confirms, 10, "they waited in memory");
+    scene.store.assert_no_hole();
+}
+
 /// Sends a body through a sidecar and back, and returns the most memory that the sidecar had, in KiB.
 async fn memory_for_a_body(broker: &RabbitMq, size: usize) -> u64 {
     let scene = scene_on(broker);
