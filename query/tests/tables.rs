@@ -6,7 +6,7 @@ mod common;
 use common::{BOOT_1, BOOT_2, Inbox, NOON, SECOND, cars, row};
 use flowtap_query::store::Store;
 use flowtap_query::tables::{Limits, context};
-use flowtap_record::{Kind, Observation, footer};
+use flowtap_record::{Kind, Micros, Observation, Outcome, RowRef, Seq, footer};
 use serde_json::{Value, json};
 
 type Pairs = Vec<(&'static str, String)>;
@@ -46,6 +46,45 @@ async fn consumes_carry_their_end_and_are_unknown_when_the_agent_died() {
             { "event_id": "e-1", "boot": BOOT_1, "outcome": "rejected", "reason": null, "took_us": 35000 },
             { "event_id": "e-4", "boot": BOOT_1, "outcome": "unknown", "reason": "agent_died", "took_us": null },
             { "event_id": "e-5", "boot": BOOT_2, "outcome": null, "reason": null, "took_us": null },
+        ])
+    );
+}
+
+#[tokio::test]
+async fn deliveries_open_when_their_connection_turns_opaque_are_unknown() {
+    let inbox = Inbox::new();
+    let deliver = |seconds: i64, connection: i64, event: &'static str| {
+        let mut deliver = row(Kind::Deliver, NOON + seconds * SECOND);
+        deliver.who.connection = Some(connection);
+        deliver.message.ids.event_id = common::id(event);
+        deliver
+    };
+    let mut settled = row(Kind::Settle, NOON + 2 * SECOND);
+    settled.concludes = Some(RowRef { boot: None, seq: Seq(1) });
+    settled.outcome = Some(Outcome::Acked);
+    let opaque = |to: Option<i64>| {
+        let mut opaque = row(Kind::Gap, NOON + 10 * SECOND);
+        opaque.who.connection = Some(3);
+        opaque.gap.from = Some(Micros(NOON + 10 * SECOND));
+        opaque.gap.to = to.map(Micros);
+        opaque
+    };
+    let rows = [
+        deliver(0, 3, "settled"),
+        settled,
+        deliver(1, 3, "open"),
+        deliver(1, 4, "elsewhere"),
+        opaque(None),
+        opaque(Some(NOON + 20 * SECOND)),
+    ];
+    inbox.put("factory-b2", BOOT_1, 1, &rows);
+    let answer = inbox.ask("SELECT event_id, outcome, reason FROM consumes ORDER BY seq").await;
+    assert_eq!(
+        answer,
+        json!([
+            { "event_id": "settled", "outcome": "acked", "reason": null },
+            { "event_id": "open", "outcome": "unknown", "reason": "out of sight" },
+            { "event_id": "elsewhere", "outcome": null, "reason": null },
         ])
     );
 }

@@ -70,6 +70,11 @@ impl Filter {
     }
 }
 
+/// Whether a flow has more rows than are read of one.
+fn is_large(entry: &FlowEntry) -> bool {
+    entry.rows > MAX_RECORDS as u64
+}
+
 fn has_key(summary: &FlowSummary, wanted: &str) -> bool {
     summary.keys.iter().any(|key| {
         key.value == wanted
@@ -138,7 +143,7 @@ impl Answers {
                 .cloned()
                 .collect();
             let rows = self.catalog.gather_list(&wanted).await.map_err(AnswerError::Read)?;
-            for (order, _) in &chunk {
+            for (order, entry) in &chunk {
                 let Some((id, rows)) = rows.get(order) else {
                     before = *order;
                     continue;
@@ -148,8 +153,10 @@ impl Answers {
                     return Ok(list);
                 }
                 before = *order;
+                let truncated = rows.len() >= MAX_RECORDS || entry.as_ref().is_some_and(is_large);
                 let rows = rows.iter().take(MAX_RECORDS).cloned().collect();
-                let flow = Flow::assemble(rows, &snapshot.coverage.died, &snapshot.world.groups);
+                let mut flow = Flow::assemble(rows, &snapshot.coverage, &snapshot.world.groups);
+                flow.truncated = truncated;
                 let verdict = judge(&flow, &known);
                 let summary = shape::summary(&id.to_string(), &flow, &verdict);
                 if filter.wants(&summary, &flow) {

@@ -96,7 +96,8 @@ impl Answers {
             return Ok(None);
         }
         let known = self.known(snapshot, now);
-        let flow = Flow::assemble(gathered.rows, &snapshot.coverage.died, &snapshot.world.groups);
+        let mut flow = Flow::assemble(gathered.rows, &snapshot.coverage, &snapshot.world.groups);
+        flow.truncated = gathered.truncated;
         let verdict = judge(&flow, &known);
         Ok(Some(FlowDetail {
             summary: shape::summary(&id.to_string(), &flow, &verdict),

@@ -16,7 +16,7 @@ pub(super) fn coverage(coverage: &Coverage, now: Micros) -> api::Coverage {
     let silent = coverage.silent().into_iter().map(|agent| api::Silent {
         service: agent.status.service.clone(),
         agent: agent.status.agent.clone(),
-        since: agent.watermark.to_string(),
+        since: agent.silent_since().to_string(),
     });
     let mut gaps: Vec<_> = coverage.gaps.iter().collect();
     gaps.sort_by_key(|gap| std::cmp::Reverse(gap.to));
@@ -233,10 +233,10 @@ fn handling(flow: &Flow, handling: &Handling) -> api::Handling {
         consumer: row.consumer.clone(),
         delivered_at: row.at.to_string(),
         settled_at: settle.map(|settle| settle.at.to_string()),
-        outcome: outcome.or_else(|| handling.lost_sight.then(|| "unknown".to_owned())),
+        outcome: outcome.or_else(|| handling.lost.map(|_| "unknown".to_owned())),
         reason: settle
             .and_then(|settle| settle.reason.clone())
-            .or_else(|| handling.lost_sight.then(|| "agent_died".to_owned())),
+            .or_else(|| handling.lost.map(|lost| lost.as_str().to_owned())),
         attempt: row.attempt,
         redelivered: row.redelivered,
         took_us: settle.and_then(|settle| settle.took_us),

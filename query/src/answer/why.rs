@@ -63,7 +63,8 @@ impl Answers {
             }
         }
         let gathered = self.catalog.single_messages(rows).await.map_err(AnswerError::Read)?;
-        let flow = Flow::assemble(gathered.rows, &snapshot.coverage.died, &snapshot.world.groups);
+        let mut flow = Flow::assemble(gathered.rows, &snapshot.coverage, &snapshot.world.groups);
+        flow.truncated = gathered.truncated;
         let verdict = judge(&flow, &self.known(&snapshot, now));
         why.found = Found::Messages;
         why.messages = shape::messages(&flow, &verdict);

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::object::{Beyond, Index, Loose, MapKey, Part, Step};
 use super::read::{Cache, Opened, Wanted};
 use super::status::Statuses;
-use crate::flow::{Coverage, Gap, Habits, Row, World};
+use crate::flow::{Coverage, Gap, Habits, Name, Row, World};
 use crate::store::{InboxObject, Store, StoreError};
 
 /// Bytes of objects that stay in memory for the next question.
@@ -478,6 +478,9 @@ impl Inner {
         for ((broker, exchange, key), at) in beyond.routes {
             world.learn_route(&broker, &exchange, &key, Micros(at));
         }
+        for (broker, queue) in beyond.returns {
+            world.learn_return(Name::new(&broker, &queue));
+        }
         for row in &beyond.deliveries {
             world.learn_delivery(row);
         }
@@ -496,11 +499,10 @@ impl Inner {
     }
 
     fn finish(&mut self, said: Vec<crate::flow::Said>, now: Micros) {
-        let coverage = Coverage::new(said, self.gaps.clone(), now);
+        let mut coverage = Coverage::new(said, self.gaps.clone(), now);
         let world = Arc::make_mut(&mut self.snapshot.world);
-        for (boot, at) in &coverage.over {
-            world.learn_end(boot, *at);
-        }
+        world.learn_ends(&coverage.over);
+        coverage.learn_closed(|boot| world.last_closed(boot));
         self.snapshot.coverage = Arc::new(coverage);
     }
 }

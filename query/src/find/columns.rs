@@ -48,7 +48,7 @@ impl<'a> Cells<'a> {
         Some(Micros(column.value(row)))
     }
 
-    fn flag(&self, name: &str, row: usize) -> Option<bool> {
+    pub(super) fn flag(&self, name: &str, row: usize) -> Option<bool> {
         Some(self.column(name, row)?.as_boolean_opt()?.value(row))
     }
 

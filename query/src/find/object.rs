@@ -62,7 +62,7 @@ pub mod hash {
     }
 }
 
-const COLUMNS: [&str; 25] = [
+const COLUMNS: [&str; 27] = [
     "seq",
     "ref_boot",
     "ref_seq",
@@ -88,6 +88,8 @@ const COLUMNS: [&str; 25] = [
     "consumer",
     "partition",
     "log_offset",
+    "redelivered",
+    "attempt",
 ];
 
 /// Keys of more kinds than this an object are ids, and tell nothing about ways.
@@ -151,6 +153,8 @@ pub(super) struct Beyond {
     pub(super) world: Vec<Row>,
     pub(super) gaps: Vec<Gap>,
     pub(super) routes: HashMap<(Broker, String, String), i64>,
+    /// Queues that messages came back to after they had been given up there.
+    pub(super) returns: HashSet<(Broker, String)>,
     /// One delivery of each queue, and of each group at each topic.
     pub(super) deliveries: Vec<Row>,
     /// How far groups came.
@@ -179,9 +183,12 @@ impl Index {
         for row in whole {
             match row.kind {
                 Kind::Gap => beyond.gaps.push(Gap {
-                    from: Some(row.gap_from.unwrap_or(row.at)),
-                    to: Some(row.gap_to.unwrap_or(row.at)),
+                    from: row.gap_from,
+                    // With a beginning and no end it goes on; with neither it lies before its row.
+                    to: row.gap_to.or_else(|| row.gap_from.is_none().then_some(row.at)),
                     agent: row.agent,
+                    boot: row.id.boot,
+                    connection: row.connection,
                     service: row.service,
                     count: row.gap_count,
                     reason: row.reason,
@@ -355,6 +362,9 @@ impl Building {
             if self.queues.insert((topic, queue.clone())) {
                 self.whole.push(number);
             }
+            if !is_kafka && came_back(cells, row, queue) {
+                self.beyond.returns.insert((broker.clone(), queue.clone()));
+            }
             if !is_kafka && self.beyond.routes.len() < MAX_ROUTES {
                 let key = owned("routing_key").unwrap_or_default();
                 let route = (broker.clone(), destination.clone(), key);
@@ -382,6 +392,19 @@ impl Building {
 fn broker(cells: &Cells<'_>, row: usize) -> Broker {
     let owned = |name: &str| cells.text(name, row).map(str::to_owned);
     Broker { system: owned("system"), cluster: owned("cluster"), vhost: owned("vhost") }
+}
+
+/// Whether a delivery is of a message that this queue had given up before, and that other queues
+/// led back. What somebody took out of the last of them and published here by hand came from there
+/// at once: its newest death is that in this queue.
+fn came_back(cells: &Cells<'_>, row: usize, queue: &str) -> bool {
+    let details = cells.text("details", row).filter(|details| details.contains(r#""death""#));
+    let Some(details) = details else { return false };
+    cells.int("attempt", row).is_some_and(|attempt| attempt > 1)
+        && cells.flag("redelivered", row) == Some(false)
+        && serde_json::from_str::<serde_json::Value>(details).is_ok_and(|details| {
+            details["death"]["queue"].as_str().is_some_and(|died_in| died_in != queue)
+        })
 }
 
 /// Whether a publish may be of a message that its service gave up.

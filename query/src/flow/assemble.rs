@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use flowtap_record::{Kind, Micros, Outcome, Tap};
 
+use super::coverage::Coverage;
 use super::groups::Groups;
 use super::row::{Broker, KeyValue, Row, RowId};
 
@@ -25,6 +26,8 @@ pub struct Flow {
     pub messages: Vec<Message>,
     /// Who caused what.
     pub edges: Vec<Edge>,
+    /// There are more rows than these: whatever they seem to say may be undone by one of the others.
+    pub truncated: bool,
 }
 
 /// One message: its publishes and all its deliveries.
@@ -67,9 +70,10 @@ pub struct Publish {
     pub outcome: Option<Outcome>,
     /// Why it was refused or returned.
     pub reason: Option<String>,
-    /// Part of a broker transaction whose end was not seen.
+    /// Part of a broker transaction of which it is not known how it ended.
     pub in_transaction: bool,
-    /// The row that ended its broker transaction.
+    /// The row that ended its broker transaction; one without an outcome tells that the broker's
+    /// word on it did not come.
     pub end: Option<usize>,
 }
 
@@ -82,12 +86,31 @@ pub struct Handling {
     pub settle: Option<usize>,
     /// How it ended.
     pub outcome: Option<Outcome>,
-    /// The agent died with it open: nobody saw how it ended.
-    pub lost_sight: bool,
+    /// Nobody saw how it ended, and why not.
+    pub lost: Option<Lost>,
     /// Nothing will settle it: a broker tap, or no group.
     pub settles: bool,
     /// Its end was not seen, but its group was: past it.
     pub passed: bool,
+}
+
+/// Why nobody saw how a delivery ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Its agent died with it open.
+    AgentDied,
+    /// Its connection was passed on without being understood from some time on.
+    OutOfSight,
+}
+
+impl Lost {
+    /// The word that people and programs read; the view `consumes` says the same.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AgentDied => "agent_died",
+            Self::OutOfSight => "out of sight",
+        }
+    }
 }
 
 /// `from` caused `to`, both messages.
@@ -113,16 +136,16 @@ pub enum How {
 }
 
 impl Flow {
-    /// Puts rows together. `died` are boots that ended without a word, each with its last moment;
-    /// `groups` know how far Kafka's groups came.
-    pub fn assemble(rows: Vec<Row>, died: &HashMap<String, Micros>, groups: &Groups) -> Self {
+    /// Puts rows together. `coverage` knows which deliveries ended unseen, `groups` how far Kafka's
+    /// groups came.
+    pub fn assemble(rows: Vec<Row>, coverage: &Coverage, groups: &Groups) -> Self {
         let mut flow = Self { rows, ..Self::default() };
         flow.rows.sort_by(|a, b| (a.at, order(a.kind), &a.id).cmp(&(b.at, order(b.kind), &b.id)));
         flow.rows.dedup_by(|a, b| a.id == b.id);
         flow.place();
         flow.group();
         flow.publishes();
-        flow.deliveries(died, groups);
+        flow.deliveries(coverage, groups);
         flow.link();
         flow
     }
@@ -228,16 +251,15 @@ impl Flow {
 
     /// Pairs publishes with what the broker said of them.
     fn publishes(&mut self) {
-        let ends: HashMap<(&str, &str), (Outcome, usize)> = self
-            .rows
-            .iter()
-            .enumerate()
-            .filter(|(_, row)| row.kind == Kind::Transaction)
-            .filter_map(|(index, row)| {
-                let name = (row.id.boot.as_str(), row.broker_txn.as_deref()?);
-                Some((name, (row.outcome?, index)))
-            })
-            .collect();
+        let mut ends: HashMap<(&str, &str), (Option<Outcome>, usize)> = HashMap::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            if let (Kind::Transaction, Some(name)) = (row.kind, row.broker_txn.as_deref()) {
+                let end = ends.entry((row.id.boot.as_str(), name)).or_insert((None, index));
+                if row.outcome.is_some() {
+                    *end = (row.outcome, index);
+                }
+            }
+        }
         let mut answers: HashMap<&RowId, Vec<usize>> = HashMap::new();
         for (index, row) in self.rows.iter().enumerate() {
             if matches!(row.kind, Kind::Confirm | Kind::Return)
@@ -272,7 +294,7 @@ impl Flow {
                 if let Some(name) = row.broker_txn.as_deref() {
                     let end = ends.get(&(row.id.boot.as_str(), name));
                     publish.end = end.map(|(_, row)| *row);
-                    match (end.map(|(outcome, _)| *outcome), publish.outcome) {
+                    match (end.and_then(|(outcome, _)| *outcome), publish.outcome) {
                         // What was refused is no part of what was rolled back.
                         (Some(Outcome::Aborted), Some(Outcome::Refused)) => {}
                         (Some(Outcome::Aborted), _) => publish.outcome = Some(Outcome::Aborted),
@@ -291,7 +313,7 @@ impl Flow {
     }
 
     /// Pairs deliveries with their ends.
-    fn deliveries(&mut self, died: &HashMap<String, Micros>, groups: &Groups) {
+    fn deliveries(&mut self, coverage: &Coverage, groups: &Groups) {
         let mut settles: HashMap<&RowId, usize> = HashMap::new();
         for (index, row) in self.rows.iter().enumerate() {
             if row.kind == Kind::Settle
@@ -320,7 +342,7 @@ impl Flow {
                     deliver: Some(index),
                     settle,
                     outcome: outcome.or_else(|| passed.then_some(Outcome::Committed)),
-                    lost_sight: open && died.contains_key(&row.id.boot),
+                    lost: open.then(|| lost(row, coverage)).flatten(),
                     settles,
                     passed,
                 });
@@ -333,7 +355,7 @@ impl Flow {
                         deliver: None,
                         settle: Some(index),
                         outcome: row.outcome,
-                        lost_sight: false,
+                        lost: None,
                         settles: true,
                         passed: false,
                     });
@@ -436,6 +458,16 @@ pub(super) fn is_passed(delivery: &Row, since: Micros, groups: &Groups) -> bool 
     let slot = delivery.is_kafka().then(|| delivery.slot()).flatten();
     slot.zip(delivery.log_offset)
         .is_some_and(|(slot, offset)| groups.passed(&slot, offset, since, &delivery.agent))
+}
+
+fn lost(delivery: &Row, coverage: &Coverage) -> Option<Lost> {
+    if coverage.died.contains_key(&delivery.id.boot) {
+        Some(Lost::AgentDied)
+    } else {
+        // Kafka's deliveries are settled on whatever connection.
+        let opaque = !delivery.is_kafka() && coverage.turned_opaque(delivery);
+        opaque.then_some(Lost::OutOfSight)
+    }
 }
 
 /// Rows of one moment: what concludes comes after what it concludes.

@@ -117,8 +117,13 @@ impl Groups {
         group.member(delivery).topics.insert(topic.clone());
     }
 
-    pub(super) fn learn_end(&mut self, boot: &str, at: Micros) {
-        self.ended.insert(boot.to_owned(), at);
+    pub(super) fn learn_ends(&mut self, ended: &HashMap<String, Micros>) {
+        self.ended.clone_from(ended);
+    }
+
+    /// When a member of a group ended: with its own word, or with its agent's start.
+    pub(super) fn end_of(&self, member: &Consumer) -> Option<Micros> {
+        member.closed.or_else(|| self.ended.get(&member.boot).copied())
     }
 
     fn learn_topic(&mut self, row: &Row) {
@@ -206,7 +211,7 @@ impl Groups {
     }
 
     fn is_over(&self, member: &Consumer) -> bool {
-        member.closed.is_some() || self.ended.contains_key(&member.boot)
+        self.end_of(member).is_some()
     }
 
     /// Everybody who was seen to read a topic in a group.

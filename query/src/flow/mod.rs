@@ -11,7 +11,7 @@ mod row;
 mod say;
 mod world;
 
-pub use assemble::{Edge, Flow, Handling, How, Message, Publish};
+pub use assemble::{Edge, Flow, Handling, How, Lost, Message, Publish};
 pub use coverage::{Agent, Coverage, Gap, Life, Said, Sight};
 pub use groups::{Groups, Slot};
 pub use habits::{ENOUGH, Habit, Habits};

@@ -5,17 +5,18 @@
 //! It is never complete: policies, and what was declared where no agent stands, are not in it. So
 //! it answers "this queue was bound", never "no queue was bound".
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod change;
+mod learn;
 
-use flowtap_record::{Kind, Micros, Outcome};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use flowtap_record::Micros;
 use serde_json::Value;
+
+use change::{Change, matches, there};
 
 use super::groups::Groups;
 use super::row::{Broker, Row};
-
-/// A service that opens a consumer for each message leaves many behind: from so many on those
-/// that are closed are forgotten, but for the newest.
-const MANY_CONSUMERS: usize = 64;
 
 /// A queue or exchange on a broker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,8 +46,12 @@ pub struct World {
     consumers: HashMap<Name, Vec<Consumer>>,
     /// Exchange and key by which messages reached a queue, since when.
     routes: HashMap<(Name, String), Micros>,
+    /// Queues that messages came back to after they had been given up there.
+    returns: HashSet<Name>,
     /// When a connection ended, by boot and number.
     closed: HashMap<(String, i64), Micros>,
+    /// When the last connection of an agent's start ended, by boot.
+    last_closed: HashMap<String, Micros>,
     /// When an agent's start ended: its connections are gone with it.
     ended: HashMap<String, Micros>,
 }
@@ -55,6 +60,8 @@ pub struct World {
 struct Queue {
     arguments: Value,
     life: Vec<Change>,
+    /// When it was deleted or purged: what it held is gone. Newest last.
+    emptied: Vec<(Micros, Emptied)>,
     /// The connection that it dies with.
     exclusive: Option<(String, i64)>,
     /// It dies with its last consumer.
@@ -65,6 +72,29 @@ struct Queue {
 struct Exchange {
     kind: Option<String>,
     alternate: Option<String>,
+    /// It holds messages back for a time that each names.
+    delays: bool,
+    /// When it was deleted.
+    deleted: Vec<Micros>,
+}
+
+/// What emptied a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Emptied {
+    /// Its messages were thrown away.
+    Purged,
+    /// It was deleted, with its messages and bindings.
+    Deleted,
+}
+
+impl Emptied {
+    /// The word that people read.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Purged => "purged",
+            Self::Deleted => "deleted",
+        }
+    }
 }
 
 /// What a binding leads to, by which key.
@@ -72,13 +102,6 @@ struct Exchange {
 enum Bound {
     Queue { queue: String, key: String },
     Exchange { exchange: String, key: String },
-}
-
-/// From `at` on it is there, or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Change {
-    at: Micros,
-    there: bool,
 }
 
 /// Somebody who takes from a queue.
@@ -116,152 +139,23 @@ impl Consumer {
 }
 
 impl World {
-    /// Whether a row says anything that is kept here.
-    pub fn wants(row: &Row) -> bool {
-        match row.kind {
-            Kind::Topology => true,
-            Kind::Session => match row.what() {
-                Some("consumer" | "member" | "assignment") => true,
-                Some("connection") => row.outcome == Some(Outcome::Closed),
-                _ => false,
-            },
-            _ => false,
-        }
-    }
-
-    /// Learns from a row. Rows may come in any order.
-    pub fn learn(&mut self, row: &Row) {
-        if row.is_kafka() {
-            return self.groups.learn(row);
-        }
-        match (row.kind, row.what()) {
-            (Kind::Topology, Some(what)) => self.learn_topology(row, what),
-            (Kind::Session, Some("consumer")) => self.learn_consumer(row),
-            (Kind::Session, Some("connection")) if row.outcome == Some(Outcome::Closed) => {
-                if let Some(connection) = row.connection {
-                    self.closed.insert((row.id.boot.clone(), connection), row.at);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// A start of an agent is over: what belonged to its connections is gone.
-    pub fn learn_end(&mut self, boot: &str, at: Micros) {
-        self.ended.insert(boot.to_owned(), at);
-        self.groups.learn_end(boot, at);
-    }
-
-    /// A message came out of a queue: exchange and key reach one.
-    pub fn learn_route(&mut self, broker: &Broker, exchange: &str, key: &str, at: Micros) {
-        let since = self.routes.entry((Name::new(broker, exchange), key.to_owned())).or_insert(at);
-        *since = at.min(*since);
-    }
-
-    /// A queue or group that was only seen because something was delivered there.
-    pub fn learn_delivery(&mut self, delivery: &Row) {
-        if delivery.is_kafka() {
-            return self.groups.learn_delivery(delivery);
-        }
-        let Some(queue) = queue_of(delivery) else { return };
-        let consumers = self.consumers.entry(queue).or_default();
-        if consumers.iter().any(|consumer| consumer.boot == delivery.id.boot) {
-            return;
-        }
-        // The consumer's own row was shed, or it only gets single messages.
-        consumers.push(Consumer::new(delivery));
-    }
-
-    fn learn_topology(&mut self, row: &Row, what: &str) {
-        let broker = row.broker();
-        let there = matches!(row.outcome, Some(Outcome::Declared | Outcome::Bound));
-        let change = Change { at: row.at, there };
-        let arguments = row.details.get("arguments").cloned().unwrap_or(Value::Null);
-        let flag = |name: &str| row.details.get(name).and_then(Value::as_bool).unwrap_or(false);
-        match (what, row.outcome) {
-            ("queue", Some(Outcome::Declared | Outcome::Deleted)) => {
-                let Some(queue) = row.subscription.as_deref() else { return };
-                let queue = self.queues.entry(Name::new(&broker, queue)).or_default();
-                note(&mut queue.life, change);
-                // A passive declare tells no arguments: keep what was said.
-                if there && arguments.as_object().is_some_and(|said| !said.is_empty()) {
-                    queue.arguments = arguments;
-                }
-                if there && flag("exclusive") {
-                    queue.exclusive = row.connection.map(|number| (row.id.boot.clone(), number));
-                }
-                queue.auto_delete |= there && flag("auto_delete");
-            }
-            ("exchange", Some(Outcome::Declared)) => {
-                let Some(name) = row.destination.as_deref() else { return };
-                let exchange = self.exchanges.entry(Name::new(&broker, name)).or_default();
-                if let Some(kind) = row.details.get("type").and_then(Value::as_str)
-                    && !kind.is_empty()
-                {
-                    exchange.kind = Some(kind.to_owned());
-                }
-                if let Some(other) = text(&arguments, "alternate-exchange") {
-                    exchange.alternate = Some(other.to_owned());
-                }
-            }
-            ("binding", Some(Outcome::Bound | Outcome::Unbound)) => {
-                let Some(source) = row.destination.as_deref() else { return };
-                let key = row.routing_key.clone().unwrap_or_default();
-                let to = row.details.get("to").and_then(Value::as_str);
-                let bound = match (row.subscription.clone(), to) {
-                    (Some(queue), _) => Bound::Queue { queue, key },
-                    (None, Some(exchange)) => {
-                        Bound::Exchange { exchange: exchange.to_owned(), key }
-                    }
-                    (None, None) => return,
-                };
-                let source = self.bindings.entry(Name::new(&broker, source)).or_default();
-                note(source.entry(bound).or_default(), change);
-            }
-            _ => {}
-        }
-    }
-
-    fn learn_consumer(&mut self, row: &Row) {
-        let Some(queue) = row.subscription.as_deref() else { return };
-        let consumers = self.consumers.entry(Name::new(&row.broker(), queue)).or_default();
-        let same = |consumer: &&mut Consumer| {
-            consumer.boot == row.id.boot
-                && consumer.connection == row.connection
-                && consumer.channel == row.channel
-                && consumer.tag == row.consumer
-        };
-        let known = consumers.iter_mut().find(same);
-        match (row.outcome, known) {
-            (Some(Outcome::Opened), Some(known)) => {
-                // Its end, or a delivery, was learned before its beginning.
-                known.opened = known.opened.min(row.at);
-                if known.closed.is_some_and(|closed| closed < row.at) {
-                    known.closed = None;
-                }
-            }
-            (Some(Outcome::Closed), Some(known)) => {
-                known.closed = known.closed.max(Some(row.at));
-            }
-            (Some(outcome @ (Outcome::Opened | Outcome::Closed)), None) => {
-                if consumers.len() >= MANY_CONSUMERS {
-                    consumers.retain(|it| it.agent != row.agent || it.closed.is_none());
-                }
-                let closed = (outcome == Outcome::Closed).then_some(row.at);
-                consumers.push(Consumer { closed, ..Consumer::new(row) });
-            }
-            _ => {}
-        }
-    }
-
     /// Whether a message by this exchange and key reached a queue before `at`.
     pub fn reached_before(&self, exchange: &Name, key: &str, at: Micros) -> bool {
         self.routes.get(&(exchange.clone(), key.to_owned())).is_some_and(|&since| since < at)
     }
 
-    /// Queues that an exchange gives a message of this key to, as far as known at `at`, and
-    /// whether it was said at all that something is bound there.
+    /// Queues that an exchange gives a message of this key to, as far as known at `at`.
     pub fn queues_for(&self, exchange: &Name, key: &str, at: Micros) -> BTreeSet<String> {
+        self.ways(exchange, key, &|changes| there(changes, at), &|queue| !self.is_gone(queue, at))
+    }
+
+    fn ways(
+        &self,
+        exchange: &Name,
+        key: &str,
+        is_bound: &dyn Fn(&[Change]) -> bool,
+        is_there: &dyn Fn(&Name) -> bool,
+    ) -> BTreeSet<String> {
         let mut queues = BTreeSet::new();
         let mut seen = BTreeSet::new();
         let mut ways = vec![exchange.name.clone()];
@@ -278,14 +172,14 @@ impl World {
             let kind = exchange_of.and_then(|exchange| exchange.kind.as_deref());
             let mut taken = false;
             for (bound, changes) in self.bindings.get(&from).into_iter().flatten() {
-                if !there(changes, at) {
+                if !is_bound(changes) {
                     continue;
                 }
                 match bound {
                     Bound::Queue { queue, key: pattern } if matches(kind, pattern, key) => {
                         taken = true;
                         let name = Name::new(&exchange.broker, queue);
-                        if !self.is_gone(&name, at) {
+                        if is_there(&name) {
                             queues.insert(queue.clone());
                         }
                     }
@@ -322,20 +216,34 @@ impl World {
             })
     }
 
-    /// Whether a queue goes when its connection or its last consumer goes: what waits in it then
-    /// waits for nobody.
-    pub fn is_fleeting(&self, queue: &Name) -> bool {
+    /// When a queue was emptied since `since`, if it was, and how.
+    pub fn emptied(&self, queue: &Name, since: Micros) -> Option<(Micros, Emptied)> {
+        let emptied = &self.queues.get(queue)?.emptied;
+        emptied.iter().copied().find(|(at, _)| *at >= since)
+    }
+
+    /// Whether a queue goes when its connection or its last consumer goes: then it is only there
+    /// while somebody listens.
+    fn is_fleeting(&self, queue: &Name) -> bool {
         self.queues.get(queue).is_some_and(|queue| queue.exclusive.is_some() || queue.auto_delete)
+    }
+
+    /// Whether all queues that an exchange was ever seen to give a message of this key to are there
+    /// only while somebody listens: that there is none then is no fault.
+    pub fn is_only_listened_to(&self, exchange: &Name, key: &str) -> bool {
+        let queues = self.ways(exchange, key, &|_| true, &|_| true);
+        !queues.is_empty()
+            && queues.iter().all(|queue| self.is_fleeting(&Name::new(&exchange.broker, queue)))
+    }
+
+    /// Whether an exchange holds messages back for a time: it returns what it only delays.
+    pub fn delays(&self, exchange: &Name) -> bool {
+        self.exchanges.get(exchange).is_some_and(|exchange| exchange.delays)
     }
 
     /// Everybody who was ever seen to take from a queue.
     pub fn consumers(&self, queue: &Name) -> &[Consumer] {
         self.consumers.get(queue).map_or(&[], Vec::as_slice)
-    }
-
-    /// Everybody who was ever seen to take from any queue.
-    pub fn all_consumers(&self) -> impl Iterator<Item = &Consumer> {
-        self.consumers.values().flatten()
     }
 
     /// When a consumer ended: with its own word, or with its connection.
@@ -353,6 +261,11 @@ impl World {
     /// Whether somebody was seen to declare the queue: then its arguments are known.
     pub fn is_declared(&self, queue: &Name) -> bool {
         self.queues.get(queue).is_some_and(|queue| !queue.life.is_empty())
+    }
+
+    /// The exchange that `queue` gives up to, if its arguments name one.
+    pub fn dead_letter_exchange(&self, queue: &Name) -> Option<&str> {
+        text(&self.queues.get(queue)?.arguments, "x-dead-letter-exchange")
     }
 
     /// Where messages go that `queue` gives up on: nothing where its arguments name no exchange.
@@ -409,89 +322,11 @@ impl World {
     }
 }
 
-/// Keeps what changed, by time; that something is there once more says nothing new.
-fn note(changes: &mut Vec<Change>, change: Change) {
-    let index = changes.partition_point(|known| known.at <= change.at);
-    let before = index.checked_sub(1).map(|before| changes[before]);
-    if before.is_some_and(|before| before.there == change.there) {
-        return;
-    }
-    if changes.get(index).is_some_and(|after| after.there == change.there) {
-        changes[index] = change;
-    } else {
-        changes.insert(index, change);
-    }
-}
-
-fn there(changes: &[Change], at: Micros) -> bool {
-    changes.iter().rev().find(|change| change.at <= at).is_some_and(|change| change.there)
-}
-
 fn text<'a>(arguments: &'a Value, name: &str) -> Option<&'a str> {
     arguments.get(name).and_then(Value::as_str)
-}
-
-/// Whether a binding key takes a routing key. Of an exchange of unknown type, and of types that
-/// look at headers, only the same key is sure.
-fn matches(kind: Option<&str>, pattern: &str, key: &str) -> bool {
-    match kind {
-        Some("fanout") => true,
-        Some("topic") => topic(&words(pattern), &words(key)),
-        _ => pattern == key,
-    }
-}
-
-fn words(key: &str) -> Vec<&str> {
-    if key.is_empty() { Vec::new() } else { key.split('.').collect() }
-}
-
-/// AMQP 0-9-1, 3.1.3.3: `*` is one word, `#` any number of them.
-fn topic(pattern: &[&str], key: &[&str]) -> bool {
-    match pattern.split_first() {
-        None => key.is_empty(),
-        Some((&"#", rest)) => (0..=key.len()).any(|skip| topic(rest, &key[skip..])),
-        Some((&word, rest)) => match key.split_first() {
-            Some((&first, others)) => (word == "*" || word == first) && topic(rest, others),
-            None => false,
-        },
-    }
 }
 
 /// The queue that a row is about.
 pub fn queue_of(row: &Row) -> Option<Name> {
     row.subscription.as_deref().map(|queue| Name::new(&row.broker(), queue))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn topic_patterns_take_what_the_specification_says() {
-        for (pattern, key, want) in [
-            ("a.*.c", "a.b.c", true),
-            ("a.*.c", "a.c", false),
-            ("#", "", true),
-            ("a.#", "a", true),
-            ("a.#", "a.b.c", true),
-            ("#.c", "a.b.c", true),
-            ("a.#.c", "a.c", true),
-            ("*", "a.b", false),
-        ] {
-            assert_eq!(topic(&words(pattern), &words(key)), want, "{pattern} {key}");
-        }
-    }
-
-    #[test]
-    fn changes_are_kept_in_time_whatever_order_they_come_in() {
-        let mut changes = Vec::new();
-        let change = |at, there| Change { at: Micros(at), there };
-        for (at, is) in [(5, true), (3, true), (9, false), (7, true), (8, false)] {
-            note(&mut changes, change(at, is));
-        }
-        assert!(!there(&changes, Micros(2)));
-        assert!(there(&changes, Micros(4)));
-        assert!(there(&changes, Micros(7)));
-        assert!(!there(&changes, Micros(8)));
-    }
 }

@@ -45,7 +45,7 @@ fn the_ticket_of_the_first_screen_is_answered_by_one_command() {
         "(PlaceOrder -> ... -> PaymentTaken)",
         "factory received PaymentTaken from queue factory.payments",
         "and rejected it",
-        "The message now lies in factory.dead.",
+        "The message went to factory.dead.",
         "for 8 of 8 sidecars",
     ] {
         assert!(said.replace('\n', " ").contains(part), "{part} is not in {said}");

@@ -190,6 +190,10 @@ impl Consumers {
         if let Some(death) = &death {
             details.insert("death".into(), death.clone());
         }
+        // The count that a queue's delivery limit is held against.
+        if let Some(count) = integer(headers, "x-delivery-count") {
+            details.insert("delivery_count".into(), count.into());
+        }
         let details = (!details.is_empty()).then(|| serde_json::Value::from(details).to_string());
 
         let mut row = cx.row(Kind::Deliver, Some(channel));

@@ -18,8 +18,6 @@ use super::{AROUND_US, Judge, SKEW_US, State, destination, service, sounds_dead,
 
 /// Clients that commit by themselves do so every five seconds.
 const COMMIT_US: i64 = 5_000_000;
-/// A transaction may stay open so long before the broker aborts it, unless it was told otherwise.
-const TRANSACTION_US: i64 = 60_000_000;
 
 impl Judge<'_> {
     /// What a producer handed to a topic.
@@ -29,14 +27,14 @@ impl Judge<'_> {
             |other: &Publish| !matches!(other.outcome, Some(Outcome::Refused | Outcome::Aborted));
         let later = |other: &Publish| self.flow.rows[other.row].at > row.at;
         let again = message.publishes.iter().any(|other| later(other) && taken(other))
-            || self.has_twin(message, row);
+            || self.has_twin(message, publish, row);
         let came_out = message.handlings.iter().any(|handling| {
             let handled = self.flow.handled(handling);
             is_topic(handled, row) && handled.at.plus(SKEW_US) >= row.at
         });
         match publish.outcome {
             Some(Outcome::Refused) if !came_out && !again => {
-                self.refused_by_topic(message, publish, row);
+                self.refused_unless_again(message, publish, row);
             }
             Some(Outcome::Aborted) if came_out => {
                 let what = say::message(message);
@@ -46,116 +44,14 @@ impl Judge<'_> {
             }
             Some(Outcome::Aborted) if !again => self.aborted(message, publish, row),
             Some(Outcome::Refused | Outcome::Aborted) => {}
-            _ if publish.in_transaction && !came_out => self.in_open_transaction(message, row),
+            _ if publish.in_transaction && !came_out => {
+                self.in_open_transaction(message, publish, row)
+            }
             None if row.confirm_expected == Some(true) && !came_out && !again => {
                 self.unanswered(message, row);
             }
             _ => self.arrival_in_topic(message, publish, row),
         }
-    }
-
-    /// Whether the same thing was published again as a message of its own, as a transaction that
-    /// runs again does: by the same service, to the same topic, of the same type and cause.
-    fn has_twin(&self, message: &Message, row: &Row) -> bool {
-        let like = |other: &Message| match (&message.causation_id, &other.causation_id) {
-            (None, None) => true,
-            (mine, others) => mine == others,
-        };
-        self.flow.messages.iter().enumerate().any(|(index, other)| {
-            index != self.index
-                && message.event_type == other.event_type
-                && like(other)
-                && other.publishes.iter().any(|publish| {
-                    let twin = &self.flow.rows[publish.row];
-                    twin.at > row.at
-                        && twin.service == row.service
-                        && is_topic(twin, row)
-                        && twin.routing_key == row.routing_key
-                        && !publish.in_transaction
-                        && !matches!(publish.outcome, Some(Outcome::Refused | Outcome::Aborted))
-                })
-        })
-    }
-
-    /// Clients send again by themselves what the broker refuses.
-    fn refused_by_topic(&mut self, message: &Message, publish: &Publish, row: &Row) {
-        let answered = publish.answer.map_or(row.at, |answer| self.flow.rows[answer].at);
-        let due = answered.plus(self.known.patience_us);
-        let early = self.known.now < due
-            || self.known.coverage.sight(&row.agent, row.at, due) == Sight::NotYet;
-        if !early {
-            return self.refused(message, publish, row);
-        }
-        let why = publish.reason.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
-        let text = format!(
-            "{} published {} to {} at {} and the broker refused it{why}; it may be sent again.",
-            service(row),
-            say::message(message),
-            say::destination(row),
-            self.time(row.at)
-        );
-        self.add(State::Running, "refused", row, format!("at {}", service(row)), vec![text]);
-    }
-
-    fn in_open_transaction(&mut self, message: &Message, row: &Row) {
-        let who = service(row);
-        let text = format!(
-            "{who} published {} to {} at {} in a transaction",
-            say::message(message),
-            say::destination(row),
-            self.time(row.at)
-        );
-        let due = row.at.plus(TRANSACTION_US);
-        let sight = self.known.coverage.sight(&row.agent, row.at, due);
-        if self.known.now < due || sight == Sight::NotYet {
-            let text = format!("{text} that is not committed yet.");
-            return self.add(
-                State::Running,
-                "in_transaction",
-                row,
-                format!("at {who}"),
-                vec![text],
-            );
-        }
-        if sight == Sight::Clear {
-            let text = format!("{text} that has not ended since.");
-            return self.add(State::Late, "in_transaction", row, format!("at {who}"), vec![text]);
-        }
-        let text = vec![format!("{text}; its end was not seen."), self.why_blind(&row.agent, &who)];
-        let topic = row.destination.as_deref().unwrap_or_default();
-        let headline = format!("left Flowtap's sight at topic {topic}");
-        self.add(State::Unknown, "in_transaction", row, headline, text);
-        self.forget_service();
-    }
-
-    /// The broker owes an answer.
-    fn unanswered(&mut self, message: &Message, row: &Row) {
-        let who = service(row);
-        let text = format!(
-            "{who} published {} to {} at {}",
-            say::message(message),
-            say::destination(row),
-            self.time(row.at)
-        );
-        let due = row.at.plus(self.known.patience_us);
-        let sight = self.known.coverage.sight(&row.agent, row.at, due);
-        if self.known.now < due || sight == Sight::NotYet {
-            let headline = format!("last step {}", say::message(message));
-            return self.add(State::Running, "in_transit", row, headline, vec![format!("{text}.")]);
-        }
-        let topic = row.destination.as_deref().unwrap_or_default();
-        if sight == Sight::Clear {
-            let text = format!("{text}, and the broker has not taken it since.");
-            self.add(State::Late, "unanswered", row, format!("at topic {topic}"), vec![text]);
-        } else {
-            let text = vec![
-                format!("{text}; the broker's answer was not seen."),
-                self.why_blind(&row.agent, &who),
-            ];
-            let headline = format!("left Flowtap's sight at topic {topic}");
-            self.add(State::Unknown, "out_of_sight", row, headline, text);
-        }
-        self.forget_service();
     }
 
     /// A record in a topic: each group that reads the topic should get it.
@@ -307,7 +203,7 @@ impl Judge<'_> {
                 self.prove(last.settle, "it was left open");
             }
             _ if !last.settles => {}
-            _ if last.lost_sight => {
+            _ if last.lost.is_some() => {
                 let text = format!(
                     "{} received {} from {} at {}; its sidecar died before the group was seen past it.",
                     service(row),
@@ -351,7 +247,7 @@ impl Judge<'_> {
         };
         let due = first.at.plus(self.known.patience_us + COMMIT_US);
         // What comes again and again has always just come: what counts is the first time.
-        let sight = self.known.coverage.sight(&row.agent, first.at, due);
+        let sight = self.known.coverage.sight_since(&row.agent, None, row.at, due);
         if self.known.now < due || sight == Sight::NotYet {
             let text = format!("{times} and is at work on it.");
             self.add(State::Running, "waiting", row, format!("at {who}"), vec![text]);

@@ -140,6 +140,9 @@ const AROUND_US: i64 = 1_000_000;
 /// How long a retry may rest where its delay is not known.
 const UNKNOWN_DELAY_US: i64 = 60_000_000;
 
+/// A transaction may stay open so long. Kafka's broker then aborts it, unless it was told otherwise.
+const TRANSACTION_US: i64 = 60_000_000;
+
 /// Judges a flow.
 pub fn judge(flow: &Flow, known: &Known<'_>) -> Verdict {
     let mut findings = Vec::new();
@@ -159,6 +162,9 @@ pub fn judge(flow: &Flow, known: &Known<'_>) -> Verdict {
     }
     notes.dedup();
     findings.extend(settling(flow, known, &findings));
+    if flow.truncated {
+        return truncated(flow, notes, messages);
+    }
     // The worst counts; of equals the one that was first.
     findings.sort_by(|a, b| b.state.cmp(&a.state).then(a.since.cmp(&b.since)));
     let mut rest = findings.into_iter();
@@ -174,6 +180,33 @@ pub fn judge(flow: &Flow, known: &Known<'_>) -> Verdict {
         state => format!("{} {}", state.as_str().to_uppercase(), first.headline),
     };
     Verdict { state, headline, sentences, finding: Some(first), notes, messages }
+}
+
+/// Of what is not seen whole nothing is said for sure: the rest may undo whatever this part says.
+fn truncated(flow: &Flow, notes: Vec<String>, messages: Vec<(State, Option<String>)>) -> Verdict {
+    let count = flow.rows.len();
+    let sentence = format!(
+        "The flow has more than the {count} records that are read of one: it is not judged."
+    );
+    let finding = flow.rows.first().map(|row| Finding {
+        state: State::Unknown,
+        message: 0,
+        reason: "truncated",
+        service: None,
+        place: Place::default(),
+        since: row.at,
+        headline: "too large to judge".to_owned(),
+        sentences: vec![sentence.clone()],
+        evidence: Vec::new(),
+    });
+    Verdict {
+        state: State::Unknown,
+        headline: "UNKNOWN: too large to judge".to_owned(),
+        sentences: vec![sentence],
+        finding,
+        notes,
+        messages: messages.into_iter().map(|(it, note)| (it.min(State::Unknown), note)).collect(),
+    }
 }
 
 fn healthy(
@@ -214,7 +247,7 @@ fn settling(flow: &Flow, known: &Known<'_>, findings: &[Finding]) -> Option<Find
     let quiet = row.at.plus(known.patience_us);
     let seen_to = known.coverage.complete_to().unwrap_or(known.now).min(known.now);
     // With no agent alive nothing more will come.
-    if seen_to >= quiet || known.coverage.counts().0 == 0 {
+    if seen_to >= quiet || !known.coverage.anybody_lives() {
         return None;
     }
     let what = say::message(&flow.messages[index]);

@@ -7,10 +7,11 @@ use flowtap_record::{Micros, Outcome};
 use serde_json::Value;
 
 use super::super::assemble::{Message, Publish};
+use super::super::coverage::Sight;
 use super::super::row::Row;
 use super::super::say;
 use super::super::world::Name;
-use super::{AROUND_US, SKEW_US, UNKNOWN_DELAY_US};
+use super::{AROUND_US, SKEW_US, TRANSACTION_US, UNKNOWN_DELAY_US};
 use super::{Judge, State, death, destination, kafka, mandatory, service, sounds_dead, tries};
 
 impl Judge<'_> {
@@ -21,38 +22,183 @@ impl Judge<'_> {
             .handlings
             .iter()
             .any(|handling| self.flow.handled(handling).at.plus(SKEW_US) >= row.at);
-        let again = message.publishes.iter().any(|other| {
+        let later = message.publishes.iter().any(|other| {
             self.flow.rows[other.row].at > row.at
                 && !matches!(
                     other.outcome,
                     Some(Outcome::Refused | Outcome::Unroutable | Outcome::Aborted)
                 )
         });
-        match publish.outcome {
-            Some(Outcome::Refused) if !came_out && !again => self.refused(message, publish, row),
-            Some(Outcome::Aborted) if !came_out && !again => {
+        let outcome = publish.outcome.filter(|&outcome| {
+            // An exchange that delays returns what it holds back.
+            outcome != Outcome::Unroutable || !self.is_delayed(row)
+        });
+        let twin = !later && !came_out && self.has_twin(message, publish, row);
+        match outcome {
+            Some(Outcome::Refused | Outcome::Aborted) if twin => self.published_anew(message, row),
+            Some(Outcome::Refused) if !came_out && !later => {
+                self.refused_unless_again(message, publish, row);
+            }
+            Some(Outcome::Aborted) if !came_out && !later => {
                 self.aborted(message, publish, row);
             }
-            Some(Outcome::Unroutable) if !came_out && !again => {
+            Some(Outcome::Unroutable) if !came_out && !later => {
                 self.unroutable(message, publish, row);
             }
             Some(Outcome::Refused | Outcome::Aborted | Outcome::Unroutable) => {}
             _ if publish.in_transaction && !came_out => {
-                let text = format!(
-                    "{} published {} in a broker transaction that is not committed yet.",
-                    service(row),
-                    say::message(message)
-                );
-                self.add(
-                    State::Running,
-                    "in_transaction",
-                    row,
-                    format!("at {}", service(row)),
-                    vec![text],
-                );
+                self.in_open_transaction(message, publish, row);
+            }
+            None if row.confirm_expected == Some(true) && !came_out && !later => {
+                if twin {
+                    self.published_anew(message, row);
+                } else {
+                    self.unanswered(message, row);
+                }
             }
             _ => self.arrival(message, publish, row),
         }
+    }
+
+    fn published_anew(&mut self, message: &Message, row: &Row) {
+        let what = say::message(message);
+        let text = format!(
+            "the broker did not take {what} of {}; one like it was published to {} afterwards",
+            self.time(row.at),
+            say::exchange(
+                row.destination.as_deref().unwrap_or_default(),
+                row.routing_key.as_deref().unwrap_or_default()
+            )
+        );
+        self.notes.push(text);
+    }
+
+    /// Whether the same thing was published again as a message of its own, as a transaction that
+    /// runs again does, or a client that makes a new id for each try: by the same service, to the
+    /// same place, of the same type and cause, after the broker's word on this one.
+    pub(super) fn has_twin(&self, message: &Message, publish: &Publish, row: &Row) -> bool {
+        let said = publish.end.or(publish.answer).map_or(row.at, |end| self.flow.rows[end].at);
+        let like = |other: &Message| match (&message.causation_id, &other.causation_id) {
+            (None, None) => true,
+            (mine, others) => mine == others,
+        };
+        self.flow.messages.iter().enumerate().any(|(index, other)| {
+            index != self.index
+                && message.event_type == other.event_type
+                && like(other)
+                && other.publishes.iter().any(|publish| {
+                    let twin = &self.flow.rows[publish.row];
+                    let after = if twin.agent == row.agent { said } else { row.at };
+                    twin.at >= after
+                        && twin.id != row.id
+                        && twin.service == row.service
+                        && destination(twin) == destination(row)
+                        && twin.routing_key == row.routing_key
+                        && !publish.in_transaction
+                        && !matches!(
+                            publish.outcome,
+                            Some(Outcome::Refused | Outcome::Aborted | Outcome::Unroutable)
+                        )
+                })
+        })
+    }
+
+    /// Clients send again by themselves what the broker refuses.
+    pub(super) fn refused_unless_again(&mut self, message: &Message, publish: &Publish, row: &Row) {
+        let answered = publish.answer.map_or(row.at, |answer| self.flow.rows[answer].at);
+        let due = answered.plus(self.known.patience_us);
+        let early = self.known.now < due
+            || self.known.coverage.sight(&row.agent, row.at, due) == Sight::NotYet;
+        if !early {
+            return self.refused(message, publish, row);
+        }
+        let why = publish.reason.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+        let text = format!(
+            "{} published {} to {} at {} and the broker refused it{why}; it may be sent again.",
+            service(row),
+            say::message(message),
+            say::destination(row),
+            self.time(row.at)
+        );
+        self.add(State::Running, "refused", row, format!("at {}", service(row)), vec![text]);
+    }
+
+    /// Part of a transaction whose end was not seen, or not what became of it.
+    pub(super) fn in_open_transaction(&mut self, message: &Message, publish: &Publish, row: &Row) {
+        let who = service(row);
+        let text = format!(
+            "{who} published {} to {} at {} in a transaction",
+            say::message(message),
+            say::destination(row),
+            self.time(row.at)
+        );
+        // Its end is there and does not say how: the broker's answer did not come.
+        let ended = publish.end.map(|end| self.flow.rows[end].at);
+        let due = ended.map_or(row.at.plus(TRANSACTION_US), |end| end.plus(self.known.patience_us));
+        let sight = self.own_sight(row, due);
+        if self.known.now < due || sight == Sight::NotYet {
+            let text = format!("{text} that is not committed yet.");
+            let headline = format!("at {who}");
+            return self.add(State::Running, "in_transaction", row, headline, vec![text]);
+        }
+        if sight == Sight::Clear && ended.is_none() {
+            let text = format!("{text} that has not ended since.");
+            return self.add(State::Late, "in_transaction", row, format!("at {who}"), vec![text]);
+        }
+        let text = match ended {
+            Some(end) => vec![format!(
+                "{text} that ended at {} without the broker's word on how.",
+                self.time(end)
+            )],
+            None => {
+                vec![format!("{text}; its end was not seen."), self.why_blind(&row.agent, &who)]
+            }
+        };
+        let headline = format!("left Flowtap's sight at {}", place_of(row));
+        self.add(State::Unknown, "in_transaction", row, headline, text);
+        self.forget_service();
+    }
+
+    /// The broker owes an answer.
+    pub(super) fn unanswered(&mut self, message: &Message, row: &Row) {
+        let who = service(row);
+        let text = format!(
+            "{who} published {} to {} at {}",
+            say::message(message),
+            say::destination(row),
+            self.time(row.at)
+        );
+        let due = row.at.plus(self.known.patience_us);
+        let sight = self.own_sight(row, due);
+        if self.known.now < due || sight == Sight::NotYet {
+            let headline = format!("last step {}", say::message(message));
+            return self.add(State::Running, "in_transit", row, headline, vec![format!("{text}.")]);
+        }
+        let place = place_of(row);
+        if sight == Sight::Clear {
+            let text = format!("{text}, and the broker has not taken it since.");
+            self.add(State::Late, "unanswered", row, format!("at {place}"), vec![text]);
+        } else {
+            let text = vec![
+                format!("{text}; the broker's answer was not seen."),
+                self.why_blind(&row.agent, &who),
+            ];
+            let headline = format!("left Flowtap's sight at {place}");
+            self.add(State::Unknown, "out_of_sight", row, headline, text);
+        }
+        self.forget_service();
+    }
+
+    /// What the agent of a row sees of what comes of it. In Kafka that is not tied to a connection.
+    fn own_sight(&self, row: &Row, due: Micros) -> Sight {
+        let connection = row.connection.filter(|_| !row.is_kafka());
+        self.known.coverage.sight_since(&row.agent, connection, row.at, due)
+    }
+
+    /// Whether an exchange may hold the message back for a time.
+    fn is_delayed(&self, row: &Row) -> bool {
+        row.details.get("mandatory").and_then(Value::as_str) == Some("delayed")
+            || self.known.world.delays(&destination(row))
     }
 
     pub(super) fn refused(&mut self, message: &Message, publish: &Publish, row: &Row) {
@@ -88,7 +234,8 @@ impl Judge<'_> {
     pub(super) fn unroutable(&mut self, message: &Message, publish: &Publish, row: &Row) {
         let (name, key) = (destination(row), row.routing_key.as_deref().unwrap_or_default());
         let at = say::destination(row);
-        if !self.known.world.reached_before(&name, key, row.at) {
+        let world = self.known.world;
+        if !world.reached_before(&name, key, row.at) || world.is_only_listened_to(&name, key) {
             self.notes.push(format!("nobody listens at {at}"));
             return;
         }
@@ -137,10 +284,15 @@ impl Judge<'_> {
             if world.is_dead_end(&queue) && self.parked(message, row, &queue) {
                 continue;
             }
+            if self.is_delayed(row) {
+                self.held_back(message, row);
+                continue;
+            }
             let what = say::message(message);
             // A queue for a delay: nobody takes from it, it passes on what it held long enough.
             let next = world.dead_letters(&queue, key, row.at).into_iter().next();
-            if let (true, Some(next)) = (world.consumers(&queue).is_empty(), next) {
+            let emptied = world.emptied(&queue, row.at);
+            if let (true, None, Some(next)) = (world.consumers(&queue).is_empty(), emptied, next) {
                 let delay = world.argument(&queue, "x-message-ttl").and_then(Value::as_i64);
                 let delay = delay.map_or(UNKNOWN_DELAY_US, |ms| ms.saturating_mul(1000));
                 let since = row.at.plus(delay);
@@ -157,6 +309,24 @@ impl Judge<'_> {
             let said = format!("{what} waits in queue {} since {}", queue.name, self.time(row.at));
             self.waiting(&queue, row.at, row, "waiting", &said);
         }
+    }
+
+    /// The exchange keeps it for a time that is not known.
+    fn held_back(&mut self, message: &Message, row: &Row) {
+        let at = say::destination(row);
+        let text = format!(
+            "{} published {} to {at} at {}, which holds messages back for a time.",
+            service(row),
+            say::message(message),
+            self.time(row.at)
+        );
+        if self.known.now < row.at.plus(UNKNOWN_DELAY_US + self.known.patience_us) {
+            let headline = format!("last step {}", say::message(message));
+            return self.add(State::Running, "in_transit", row, headline, vec![text]);
+        }
+        let headline = format!("left Flowtap's sight at {at}");
+        self.add(State::Unknown, "out_of_sight", row, headline, vec![text]);
+        self.forget_service();
     }
 
     /// Whether the message came out of a queue, or out of one that this queue passes it on to.
@@ -198,7 +368,7 @@ impl Judge<'_> {
             return self.add(State::Running, "in_transit", row, headline, vec![text]);
         }
         let mut text = vec![format!(
-            "{} published {} to {at} at {}; which queues it goes to from there is not known.",
+            "{} published {} to {at} at {}; where it goes from there is not known.",
             service(row),
             say::message(message),
             self.time(row.at)
@@ -211,9 +381,9 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether the message was given up: the service that was handling it put it into a queue where
-    /// nobody takes it, and that queue is for dead letters: another queue's arguments say so, or it
-    /// is called so and the message had been tried before.
+    /// Whether the message was given up: the service that was handling it put it into a queue for
+    /// dead letters. Its name says that it is one, and another queue's arguments, or that the
+    /// message had been tried before. That nobody is seen to take it from there proves nothing.
     pub(super) fn parked(&mut self, message: &Message, row: &Row, queue: &Name) -> bool {
         let handled = message.handlings.iter().rev().find(|handling| {
             let deliver = self.flow.handled(handling);
@@ -224,12 +394,18 @@ impl Judge<'_> {
         let Some(handled) = handled else { return for_dead_letters };
         let deliver = self.flow.handled(handled);
         let attempts = self.attempts(message, deliver.subscription.as_deref());
-        if !(for_dead_letters || attempts > 1 && sounds_dead(&queue.name)) {
+        let is_called_so = sounds_dead(&queue.name);
+        if !(for_dead_letters || attempts > 1 && is_called_so) {
             return false;
         }
         let who = service(row);
+        if !is_called_so {
+            let more = vec![format!("Nobody is seen to take from queue {}.", queue.name)];
+            self.left_sight(message, row, &format!("queue {}", queue.name), more);
+            return true;
+        }
         let text = format!(
-            "{who} gave up on {}{} and put it into queue {} at {}, where nobody takes it.",
+            "{who} gave up on {}{} and put it into queue {} at {}, which nobody is seen to take from.",
             say::message(message),
             tries(attempts),
             queue.name,
@@ -242,4 +418,12 @@ impl Judge<'_> {
         self.prove_row(row, &format!("{who} put it into queue {}", queue.name));
         true
     }
+}
+
+/// "topic cars", or "exchange orders, key order.placed".
+fn place_of(row: &Row) -> String {
+    if row.is_kafka() {
+        return format!("topic {}", row.destination.as_deref().unwrap_or_default());
+    }
+    say::destination(row)
 }

@@ -58,6 +58,8 @@ fn a_gap_at_the_consumer_is_blindness() {
     scene.publish("shop", "OrderPlaced-1", 0.0);
     scene.gaps.push(Gap {
         agent: "agent-factory".to_owned(),
+        boot: "boot-factory".to_owned(),
+        connection: None,
         service: Some("factory".to_owned()),
         from: Some(at(1.0)),
         to: Some(at(2.0)),

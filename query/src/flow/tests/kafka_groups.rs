@@ -80,7 +80,10 @@ fn a_group_that_left_the_topic_is_not_waited_for() {
     scene.left("showroom", "showroom", "m-1", 0.5);
     assert_eq!(scene.judge().state, State::Healthy, "it never committed");
     scene.position("showroom", "showroom", 40, -30.0);
-    assert_eq!(scene.judge().state, State::Late, "it will come back");
+    scene.of("showroom").watermark = at(20.0);
+    assert_eq!(scene.judge().state, State::Running, "it may come back at once");
+    scene.of("showroom").watermark = at(60.0);
+    assert_eq!(scene.judge().state, State::Unknown, "it reads elsewhere, or past its sidecar");
     scene.assigned("showroom", "showroom-2", "n-1", &json!({"cars": [0, 1]}), 0.6);
     assert_eq!(scene.judge().state, State::Healthy, "its service reads in another group");
 }

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod absence;
+mod again;
+mod brokers;
 mod kafka;
 mod kafka_groups;
 mod refusal;
 mod shape;
+mod sight;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,6 +30,7 @@ struct Scene {
     habits: Habits,
     seq: i64,
     now: f64,
+    truncated: bool,
 }
 
 fn at(seconds: f64) -> Micros {
@@ -45,6 +49,7 @@ impl Scene {
             habits: Habits::default(),
             seq: 0,
             now: 61.0,
+            truncated: false,
         };
         scene.agent("shop", 60.0);
         scene.agent("factory", 60.0);
@@ -193,8 +198,11 @@ impl Scene {
     }
 
     fn flow(&self) -> (Flow, Coverage) {
-        let coverage = Coverage::new(self.agents.clone(), self.gaps.clone(), at(self.now));
-        (Flow::assemble(self.rows.clone(), &coverage.died, &self.world.groups), coverage)
+        let mut coverage = Coverage::new(self.agents.clone(), self.gaps.clone(), at(self.now));
+        coverage.learn_closed(|boot| self.world.last_closed(boot));
+        let mut flow = Flow::assemble(self.rows.clone(), &coverage, &self.world.groups);
+        flow.truncated = self.truncated;
+        (flow, coverage)
     }
 
     fn judge(&self) -> Verdict {

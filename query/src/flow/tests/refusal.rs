@@ -31,7 +31,7 @@ fn a_rejection_that_leads_nowhere_is_broken_there() {
         "rejected",
         Some("factory"),
         "factory received OrderPlaced from queue factory.orders at 12:00:00.100 and rejected it \
-         after 35 ms. The message now lies in factory.dead.",
+         after 35 ms. The message went to factory.dead.",
     );
     let verdict = scene.judge();
     assert_eq!(verdict.headline, "BROKEN at factory");
@@ -129,7 +129,7 @@ fn a_message_put_into_the_dead_letter_queue_after_its_last_retry_is_broken_with_
         "rejected",
         Some("factory"),
         "factory gave up on OrderPlaced in attempt 4 and put it into queue factory.dead at \
-         12:00:30.150, where nobody takes it.",
+         12:00:30.150, which nobody is seen to take from.",
     );
 }
 
@@ -142,8 +142,12 @@ fn the_delivery_limit_of_a_quorum_queue_ends_the_retries() {
         let delivery =
             scene.deliver("factory", "OrderPlaced-1", "factory.orders", f64::from(attempt));
         scene.rows[delivery].attempt = Some(attempt);
+        scene.rows[delivery].details = json!({"delivery_count": attempt - 1});
         scene.settle(delivery, Outcome::Requeued, f64::from(attempt) + 0.1);
     }
+    scene.now = 7.0;
+    assert_eq!(scene.judge().state, State::Running, "it may be delivered again");
+    scene.now = 61.0;
     let verdict = scene.judge();
     assert_eq!((verdict.state, verdict.finding.unwrap().reason), (State::Broken, "rejected"));
     assert!(verdict.sentences[0].contains("in attempt 3; the queue allows 2"));
@@ -173,6 +177,7 @@ fn a_transaction_that_was_rolled_back_is_broken_unless_it_ran_again() {
     let mut scene = Scene::new();
     let publish = scene.publish("shop", "OrderPlaced-1", 0.0);
     scene.rows[publish].broker_txn = Some("1/1/1".to_owned());
+    scene.now = 30.0;
     assert_eq!(scene.judge().state, State::Running, "its end was not seen");
     let mut end = scene.row(Kind::Transaction, "shop", 0.1);
     end.broker_txn = Some("1/1/1".to_owned());
