@@ -9,6 +9,8 @@
 #   DEMO_RUN=FOLDER   instead of demo/.run             DEMO_BIN=FOLDER  of built programs
 #   DEMO_PAUSE=1      seconds between two orders     DEMO_SIDECARS="shop"  the others go straight to
 #                                                    the broker: see what Flowtap then does not claim
+#
+# A service whose name is a line of RUN/straight goes past its sidecar from its next start on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # An agent takes every FLOWTAP_ variable for a key of its own; those here are of other scripts.
@@ -32,6 +34,7 @@ declare -A program=([shop]="ruby shop.rb" [stock]="python3 stock.py" [billing]="
     [factory]="python3 factory.py" [shipping]="python3 shipping.py" [notifications]="python3 notifications.py"
     [showroom]="python3 showroom.py" [delivery-desk]="python3 delivery_desk.py")
 has_sidecar() { [[ " $sidecars " == *" $1 "* ]]; }
+goes_straight() { grep -qsx -- "$1" "$run/straight"; }
 tap() { echo $((port + 10 + $1)); }
 admin() { echo $((port + 20 + $1)); }
 # The Kafka tap of a service, and behind it the port of the one broker; nothing if it uses no Kafka.
@@ -104,7 +107,7 @@ P
 service() { # NAME
     local i address=$port topics=$((port + 3))
     for i in "${!services[@]}"; do [ "${services[$i]}" != "$1" ] || break; done
-    ! has_sidecar "$1" || address=$(tap $((i + 1))) topics=$(kafka_tap "$1")
+    ! has_sidecar "$1" || goes_straight "$1" || address=$(tap $((i + 1))) topics=$(kafka_tap "$1")
     environment=(env "AMQP_URL=amqp://guest:guest@127.0.0.1:$address" "SERVICE=$1" "IDS=${IDS-}"
         "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:$topics" "SHOWROOM=$run/showroom.db" "SHOWROOM_PORT=$((port + 31))"
         "FAULTS=$run/faults.json" "LAST_ORDER=$run/last-order" "LISTEN_TO=$run/listen-to.json"
@@ -153,6 +156,7 @@ trap 'exit 143' TERM HUP
 # A first load that was broken off is begun again.
 [ -e "$run/loaded" ] || (cd "$run" && rm -rf -- broker kafka store spool-* ./*.log ./*.txt ./*.json ./*.db last-order)
 : >"$run/tickets.txt"
+rm -f "$run/straight"
 echo '{"orders": "fanout", "stock": "topic", "payments": "topic", "cars": "topic", "shipping": "topic", "calls": "topic"}' >"$run/listen-to.partial"
 [ -e "$run/listen-to.json" ] || mv "$run/listen-to.partial" "$run/listen-to.json"
 [ -e "$run/last-order" ] || echo 1039 >"$run/last-order"

@@ -62,6 +62,39 @@ fn services_that_leave_their_sidecars_are_silent_and_not_guilty() {
 }
 
 #[test]
+fn services_that_start_again_past_their_live_sidecars_are_silent_and_not_guilty() {
+    let Some(edison) = Edison::start(100, &[("DEMO_TICKET", "0")]) else { return };
+    let order = edison.next_order();
+    edison.await_verdict(&order, "healthy", |verdict| verdict["state"] == "healthy");
+    let gone = ["billing", "delivery-desk", "factory", "shipping", "stock"];
+    let straight = edison.folder().join("straight");
+    std::fs::write(straight, gone.join("\n") + "\n").expect("the folder of the run is ours");
+    for service in gone {
+        let pid = edison.folder().join(format!("{service}.pid"));
+        let pid = std::fs::read_to_string(pid).expect("each service has its pid there");
+        run(Command::new("kill").args(["-KILL", "--", &format!("-{}", pid.trim())]));
+    }
+    let mut silent = Vec::new();
+    wait_until("those five are silent", || {
+        let (_, answer) = edison.why(&order);
+        let list = answer["coverage"]["silent"].as_array().cloned().unwrap_or_default();
+        assert!(list.iter().all(|one| one["since"].is_string()), "since when: {list:?}");
+        silent = list.iter().filter_map(|one| one["service"].as_str().map(str::to_owned)).collect();
+        silent.len() >= gone.len()
+    });
+    silent.sort();
+    assert_eq!(silent, gone);
+    let order = edison.next_order();
+    edison.await_verdict(&order, "out of sight", |verdict| {
+        let state = &verdict["state"];
+        assert!(*state != "broken" && *state != "late", "{verdict:#}");
+        assert_eq!(verdict["service"], Value::Null, "{verdict:#}");
+        verdict["state"] == "unknown"
+    });
+    assert_nobody_is_accused(&edison);
+}
+
+#[test]
 fn without_ids_single_messages_are_listed_and_called_no_flow() {
     let settings = [("IDS", "none"), ("DEMO_TICKET", "0")];
     let Some(edison) = Edison::start(100, &settings) else { return };

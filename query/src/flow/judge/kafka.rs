@@ -45,7 +45,7 @@ impl Judge<'_> {
             Some(Outcome::Aborted) if !again => self.aborted(message, publish, row),
             Some(Outcome::Refused | Outcome::Aborted) => {}
             _ if publish.in_transaction && !came_out => {
-                self.in_open_transaction(message, publish, row)
+                self.in_open_transaction(message, publish, row);
             }
             None if row.confirm_expected == Some(true) && !came_out && !again => {
                 self.unanswered(message, row);

@@ -33,9 +33,11 @@ impl Judge<'_> {
             // An exchange that delays returns what it holds back.
             outcome != Outcome::Unroutable || !self.is_delayed(row)
         });
-        let twin = !later && !came_out && self.has_twin(message, publish, row);
+        let twin = || !later && !came_out && self.has_twin(message, publish, row);
         match outcome {
-            Some(Outcome::Refused | Outcome::Aborted) if twin => self.published_anew(message, row),
+            Some(Outcome::Refused | Outcome::Aborted) if twin() => {
+                self.published_anew(message, row);
+            }
             Some(Outcome::Refused) if !came_out && !later => {
                 self.refused_unless_again(message, publish, row);
             }
@@ -50,7 +52,7 @@ impl Judge<'_> {
                 self.in_open_transaction(message, publish, row);
             }
             None if row.confirm_expected == Some(true) && !came_out && !later => {
-                if twin {
+                if twin() {
                     self.published_anew(message, row);
                 } else {
                     self.unanswered(message, row);

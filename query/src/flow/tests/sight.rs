@@ -3,7 +3,7 @@
 use flowtap_record::{AgentState, Kind, Micros, Outcome, TapStatus};
 use serde_json::json;
 
-use super::super::{Gap, State};
+use super::super::{Gap, Lost, State};
 use super::{Scene, at};
 
 impl Scene {
@@ -225,7 +225,7 @@ fn what_is_open_on_a_connection_that_turns_opaque_ends_out_of_sight() {
          not follow the connection from then on.",
     );
     let (flow, _) = scene.flow();
-    assert_eq!(flow.messages[0].handlings[0].lost.map(|lost| lost.as_str()), Some("out of sight"));
+    assert_eq!(flow.messages[0].handlings[0].lost.map(Lost::as_str), Some("out of sight"));
     // On another connection it can still be seen to end.
     scene.rows[delivery].connection = Some(5);
     assert_eq!(scene.judge().state, State::Late);
