@@ -10,7 +10,9 @@ use flowtap_record::Kind;
 
 fn flowtap() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
-    command.env_remove("FLOWTAP_STORE").env_remove("FLOWTAP_LOG");
+    for variable in ["FLOWTAP_STORE", "FLOWTAP_LOG", "FLOWTAP_SERVER", "FLOWTAP_TOKEN_FILE"] {
+        command.env_remove(variable);
+    }
     command
 }
 

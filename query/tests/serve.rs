@@ -14,7 +14,7 @@ struct Served {
     child: Child,
     url: String,
     client: Client,
-    _store: common::Inbox,
+    store: common::Inbox,
 }
 
 impl Drop for Served {
@@ -27,15 +27,28 @@ impl Drop for Served {
 fn command(store: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowtap"));
     command.args(["serve", "--store", store]).args(more);
-    command.env_remove("FLOWTAP_LOG").env_remove("FLOWTAP_STORE").stderr(Stdio::piped());
+    for variable in ["FLOWTAP_LOG", "FLOWTAP_STORE", "OTEL_EXPORTER_OTLP_ENDPOINT"] {
+        command.env_remove(variable);
+    }
+    command.stderr(Stdio::piped());
     command
 }
 
 fn serve(more: &[&str]) -> Served {
+    serve_at("127.0.0.1:0", more)
+}
+
+fn serve_at(listen: &str, more: &[&str]) -> Served {
+    serve_with(listen, more, &[])
+}
+
+fn serve_with(listen: &str, more: &[&str], variables: &[(&str, &str)]) -> Served {
     let store = cars();
-    let mut args = vec!["--listen", "127.0.0.1:0"];
+    let mut args = vec!["--listen", listen];
     args.extend(more);
-    let mut child = command(&store.url(), &args).spawn().unwrap();
+    let mut command = command(&store.url(), &args);
+    command.envs(variables.iter().copied());
+    let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let url = loop {
         let line = lines.next().expect("it says where it listens").unwrap();
@@ -45,7 +58,7 @@ fn serve(more: &[&str]) -> Served {
     };
     // Nobody reads on; a few lines fit into the pipe.
     std::thread::spawn(move || lines.for_each(drop));
-    Served { child, url, client: Client::builder().no_proxy().build().unwrap(), _store: store }
+    Served { child, url, client: Client::builder().no_proxy().build().unwrap(), store }
 }
 
 impl Served {
@@ -243,6 +256,179 @@ fn off_loopback_it_wants_a_token_and_tls_or_the_word() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(line.contains("flowtap serves"), "{line}");
+}
+
+/// A certificate for `localhost`, its key and a token, as files.
+fn secrets(folder: &std::path::Path) -> [String; 3] {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let files = [
+        ("cert.pem", made.cert.pem()),
+        ("key.pem", made.signing_key.serialize_pem()),
+        ("token", "0123456789abcdef\n".to_owned()),
+    ];
+    files.map(|(name, text)| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    })
+}
+
+#[tokio::test]
+async fn with_a_token_and_tls_it_serves_everybody_who_has_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let [cert, key, token] = secrets(folder.path());
+    let tls = ["--token-file", &token, "--tls-cert", &cert, "--tls-key", &key];
+    let served = serve_at("0.0.0.0:0", &tls);
+    let port = served.url.rsplit(':').next().unwrap();
+    assert!(served.url.starts_with("https://"), "{}", served.url);
+    let url = format!("https://localhost:{port}");
+    let why = |trusted: &str, token: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_flowtap"))
+            .args(["why", "1042", "--server", &url])
+            .args(token)
+            .env("SSL_CERT_FILE", trusted)
+            .output()
+            .unwrap()
+    };
+    let answered = why(&cert, &["--token-file", &token]);
+    assert_eq!(answered.status.code(), Some(3), "{answered:?}");
+    assert!(String::from_utf8_lossy(&answered.stdout).starts_with("BROKEN at factory"));
+    let stranger = why(&cert, &[]);
+    assert_eq!(stranger.status.code(), Some(1), "{stranger:?}");
+    assert!(String::from_utf8_lossy(&stranger.stderr).contains("token"), "{stranger:?}");
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let untrusted = folder.path().join("other.pem");
+    std::fs::write(&untrusted, other.cert.pem()).unwrap();
+    let refused = why(untrusted.to_str().unwrap(), &["--token-file", &token]);
+    assert_eq!(
+        refused.status.code(),
+        Some(1),
+        "an unknown certificate is not trusted: {refused:?}"
+    );
+    // Plain HTTP gets nothing.
+    let plain = served.client.get(format!("http://127.0.0.1:{port}/healthz")).send().await;
+    assert!(plain.is_err(), "{plain:?}");
+}
+
+#[test]
+fn a_certificate_and_a_key_that_do_not_go_together_are_refused_at_the_start() {
+    let store = cars();
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [cert, _, _] = secrets(one.path());
+    let [_, key, token] = secrets(other.path());
+    for (cert, key, word) in [
+        (&cert, &key, "do not go together"),
+        (&token, &key, "holds no PEM certificate"),
+        (&cert, &token, "holds no PEM key"),
+    ] {
+        let args = ["--listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key];
+        let output = command(&store.url(), &args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(word) && !said.contains("0123456789abcdef"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn more_queries_than_it_runs_at_a_time_wait_their_turn_and_then_are_told_that_it_is_busy() {
+    let served = serve(&[]);
+    let endless = json!({"query": "SELECT count(*) FROM generate_series(1, 1000000000) a, generate_series(1, 1000000000) b"});
+    let json = [("content-type", "application/json")];
+    let question = endless.to_string();
+    let long = || served.ask(Method::POST, "/api/v1/sql", &json, &question);
+    let third = async {
+        // The two are running by then.
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        served.sql(json!({"query": "SELECT 1"})).await
+    };
+    let (status, text) = tokio::select! {
+        _ = futures::future::join(long(), long()) => panic!("they end after half a minute"),
+        answer = third => answer,
+    };
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text.contains("\"busy\""), "{text}");
+}
+
+#[tokio::test]
+async fn a_flow_is_found_by_the_type_of_one_of_its_messages() {
+    let served = serve(&[]);
+    let count = |list: &Value| list["flows"].as_array().unwrap().len();
+    assert_eq!(count(&served.get("/api/v1/flows?type=PaymentTaken").await), 4);
+    assert_eq!(count(&served.get("/api/v1/flows?type=CarBuilt").await), 0);
+}
+
+#[tokio::test]
+async fn a_store_that_goes_away_does_not_silence_the_server() {
+    let served = serve(&[]);
+    let before = served.get("/api/v1/flows").await;
+    assert_eq!(before["coverage"]["stale"], false);
+    let inbox = served.store.folder.path().join("inbox");
+    let moved = served.store.folder.path().join("moved");
+    std::fs::rename(&inbox, &moved).unwrap();
+    // Not a folder any more: it cannot be listed.
+    std::fs::write(&inbox, "").unwrap();
+    let mut answer = Value::Null;
+    for _ in 0..100 {
+        answer = served.get("/api/v1/flows").await;
+        if answer["coverage"]["stale"] == true {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(answer["coverage"]["stale"], true, "{answer}");
+    assert_eq!(answer["flows"].as_array().unwrap().len(), 5);
+    let metrics = served.ask(Method::GET, "/metrics", &[], "").await.text().await.unwrap();
+    assert!(metrics.contains("flowtap_catalog_age_seconds "), "{metrics}");
+    assert_eq!(served.refused("/healthz", &[]).await.0, 200, "a minute has not passed");
+}
+
+/// A collector that takes every request and hands out its body.
+async fn collector() -> (String, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, requests) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                let mut buffer = Vec::new();
+                while stream.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                    let Some(head) = buffer.windows(4).position(|it| it == b"\r\n\r\n") else {
+                        continue;
+                    };
+                    let text = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
+                    let length = text.lines().find_map(|it| it.strip_prefix("content-length: "));
+                    let end = head + 4 + length.unwrap().trim().parse::<usize>().unwrap();
+                    if buffer.len() < end {
+                        continue;
+                    }
+                    let _ = sender.send(buffer.drain(..end).collect());
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    (url, requests)
+}
+
+#[tokio::test]
+async fn its_own_work_is_traced_and_what_people_ask_for_is_not_in_it() {
+    let (endpoint, mut requests) = collector().await;
+    let served = serve_with("127.0.0.1:0", &[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+    served.get("/api/v1/why?id=1042").await;
+    let mut sent = Vec::new();
+    let names = ["/api/v1/why", "refresh", "statuses", "list", "index", "read", "judge"];
+    let has = |sent: &[u8], name: &str| sent.windows(name.len()).any(|it| it == name.as_bytes());
+    let all = async {
+        while !names.iter().all(|name| has(&sent, name)) {
+            sent.extend(requests.recv().await.unwrap());
+        }
+    };
+    let done = tokio::time::timeout(std::time::Duration::from_secs(30), all).await;
+    assert!(done.is_ok(), "{:?}", names.map(|name| (name, has(&sent, name))));
+    assert!(!has(&sent, "1042"), "what was asked for is in a span");
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! Fills a folder with rows as agents would have written them: the order flow of a small car maker,
 //! for benchmarks. `cargo run --release -p flowtap-query --example fill -- FOLDER [ROWS] [kafka]`
 //!
-//! Six services; each order is one flow of 28 rows. One order in a thousand is rejected. With `kafka`
-//! two more services, and each order goes on over Kafka and back: see `kafka.rs`.
+//! Six services; each order is one flow of 28 rows. One order in a thousand is rejected. Now and then
+//! comes what real systems have as well: messages without any id, messages with an event id alone, and
+//! a broker transaction that is rolled back. With `kafka` two more services, and each order goes on over
+//! Kafka and back: see `kafka.rs`.
 
 mod kafka;
 
@@ -43,6 +45,8 @@ const STEPS: [(&str, &str); 5] = [
 ];
 /// Rows of an object: what an agent of a busy service uploads at a time.
 const OBJECT_ROWS: usize = 16_384;
+/// One order in so many comes with messages that are not as tidy.
+const ODD: i64 = 100;
 /// Microseconds between two orders.
 const PACE_US: i64 = 40_000;
 
@@ -237,6 +241,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let at = start + index * PACE_US;
         let order = Order::new(index);
         let ended = orders_way(&mut agents, &order, index, at)?;
+        if index % ODD == 0 {
+            odd(&mut agents, &order, index, at)?;
+        }
         if with_kafka && !ended {
             kafka::order(&mut agents, &mut log, &order, orders - 1 - index, at + 24_000)?;
         }
@@ -277,6 +284,49 @@ fn declare(agents: &mut [Agent], at: i64) -> Result<(), Box<dyn Error>> {
             agents[taker].write(row)?;
         }
     }
+    Ok(())
+}
+
+/// What is not as tidy as an order: a message without ids, whose settlement names only the delivery;
+/// one with an event id and nothing else; a second delivery within the order, whose settlement bears no
+/// id; and a copy of the order's first message in a transaction that was rolled back.
+fn odd(agents: &mut [Agent], order: &Order, index: i64, at: i64) -> Result<(), Box<dyn Error>> {
+    let factory = 3;
+    let plain = |kind, at| {
+        let mut row = Observation::new(kind, Micros(at));
+        row.place.destination = Some("cars");
+        row.place.routing_key = Some("");
+        row.place.subscription = Some("factory.payments");
+        row
+    };
+    let settled = |seq, at| {
+        let mut row = plain(Kind::Settle, at);
+        row.concludes = Some(RowRef { boot: None, seq: Seq(seq) });
+        row.outcome = Some(Outcome::Acked);
+        row
+    };
+    let seq = agents[factory].write(plain(Kind::Deliver, at + 100))?;
+    agents[factory].write(settled(seq, at + 200))?;
+
+    let tick = format!("tick-{index}");
+    let mut deliver = plain(Kind::Deliver, at + 300);
+    deliver.message.ids.event_id = Some(Id { value: &tick, from: "property:message_id" });
+    let seq = agents[factory].write(deliver)?;
+    agents[factory].write(settled(seq, at + 400))?;
+
+    let mut deliver = order.row(Kind::Deliver, Micros(at + 17_500), 2);
+    deliver.place.subscription = Some("factory.payments");
+    let seq = agents[factory].write(deliver)?;
+    agents[factory].write(settled(seq, at + 17_600))?;
+
+    let name = format!("1/2/{index}");
+    let mut publish = order.row(Kind::Publish, Micros(at + 1), 0);
+    publish.session.broker_txn = Some(&name);
+    agents[0].write(publish)?;
+    let mut end = Observation::new(Kind::Transaction, Micros(at + 2));
+    end.session.broker_txn = Some(&name);
+    end.outcome = Some(Outcome::Aborted);
+    agents[0].write(end)?;
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! The list of flows: newest first, filtered, in pages.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{AnswerError, Answers, shape};
 use crate::api::types::{FlowList, FlowSummary, State};
 use crate::find::{FlowEntry, MAX_RECORDS, Order, hash};
-use crate::flow::{Flow, judge};
+use crate::flow::Flow;
 
 /// A filter may judge so long before it stops and says how far it came.
 const BUDGET: Duration = Duration::from_millis(700);
@@ -48,10 +49,9 @@ impl Filter {
             && self.text.is_none()
     }
 
-    /// Whether a flow can be wanted, told from the index alone. `bare`: some rows that say no bear
-    /// no id, so the index does not tell.
-    fn may_want(&self, entry: &FlowEntry, bare: bool) -> bool {
-        self.states != [State::Broken] || entry.refused || bare
+    /// Whether a flow can be wanted, told from the index alone.
+    fn may_want(&self, entry: &FlowEntry) -> bool {
+        self.states != [State::Broken] || entry.refused
     }
 
     fn wants(&self, summary: &FlowSummary, flow: &Flow) -> bool {
@@ -68,11 +68,6 @@ impl Filter {
             && is(&self.key, &|wanted| has_key(summary, wanted))
             && is(&self.text, &|wanted| has_text(summary, flow, wanted))
     }
-}
-
-/// Whether a flow has more rows than are read of one.
-fn is_large(entry: &FlowEntry) -> bool {
-    entry.rows > MAX_RECORDS as u64
 }
 
 fn has_key(summary: &FlowSummary, wanted: &str) -> bool {
@@ -104,19 +99,17 @@ impl Answers {
     pub async fn flows(&self, filter: &Filter) -> Result<FlowList, AnswerError> {
         let limit = filter.limit.unwrap_or(LIMIT).clamp(1, MAX_LIMIT);
         let (snapshot, now) = self.fresh().await?;
-        let known = self.known(&snapshot, now);
         let mut before: Order = match &filter.cursor {
             Some(cursor) => parse_cursor(cursor)?,
             None => (filter.to.unwrap_or(i64::MAX), 0),
         };
         let from = filter.from.unwrap_or(i64::MIN);
         let started = Instant::now();
-        let bare = self.catalog.has_bare();
         let mut list = FlowList {
             flows: Vec::new(),
             next: None,
             searched_to: None,
-            coverage: shape::coverage(&snapshot.coverage, now),
+            coverage: self.coverage(&snapshot, now),
         };
         // What an id or a key leads to needs no search.
         let mut named = self.by_id(filter).await?;
@@ -138,13 +131,14 @@ impl Answers {
                     order.0 >= from
                         && entry
                             .as_ref()
-                            .is_none_or(|entry| !entry.is_no_flow() && filter.may_want(entry, bare))
+                            .is_none_or(|entry| !entry.is_no_flow() && filter.may_want(entry))
                 })
                 .cloned()
                 .collect();
             let rows = self.catalog.gather_list(&wanted).await.map_err(AnswerError::Read)?;
-            for (order, entry) in &chunk {
-                let Some((id, rows)) = rows.get(order) else {
+            let judging = tracing::info_span!("judge", flows = rows.len()).entered();
+            for (order, _) in &chunk {
+                let Some(listed) = rows.get(order) else {
                     before = *order;
                     continue;
                 };
@@ -153,16 +147,16 @@ impl Answers {
                     return Ok(list);
                 }
                 before = *order;
-                let truncated = rows.len() >= MAX_RECORDS || entry.as_ref().is_some_and(is_large);
-                let rows = rows.iter().take(MAX_RECORDS).cloned().collect();
-                let mut flow = Flow::assemble(rows, &snapshot.coverage, &snapshot.world.groups);
-                flow.truncated = truncated;
-                let verdict = judge(&flow, &known);
-                let summary = shape::summary(&id.to_string(), &flow, &verdict);
+                let truncated = listed.truncated || listed.rows.len() > MAX_RECORDS;
+                let rows = listed.rows.iter().take(MAX_RECORDS).cloned().collect();
+                let flow = self.assemble(rows, truncated, &snapshot);
+                let verdict = self.judge(&flow, &snapshot, now);
+                let summary = shape::summary(&listed.id.to_string(), &flow, &verdict);
                 if filter.wants(&summary, &flow) {
                     list.flows.push(summary);
                 }
             }
+            drop(judging);
             if end {
                 return Ok(list);
             }
@@ -183,8 +177,10 @@ impl Answers {
         let value = key.map(|key| key.split_once('=').map_or(key, |(_, value)| value));
         let Some(id) = value.or(filter.text.as_deref()) else { return Ok(None) };
         let hits = self.catalog.hits(id).await.map_err(AnswerError::Read)?;
-        let hits = hits.into_iter().filter_map(|hit| hit.row.transaction_id);
-        let mut flows: Vec<_> = hits
+        let ids: BTreeSet<String> =
+            hits.rows.into_iter().filter_map(|row| row.transaction_id).collect();
+        let mut flows: Vec<_> = ids
+            .into_iter()
             .filter_map(|id| {
                 let id = hash::transaction(&id);
                 let entry = self.catalog.flow(id)?;
@@ -192,7 +188,6 @@ impl Answers {
             })
             .collect();
         flows.sort_by(|(a, _), (b, _)| b.cmp(a));
-        flows.dedup_by_key(|(order, _)| *order);
         // A text that is no id may still stand in a summary; a key has no other place.
         if flows.is_empty() && (key.is_none() || self.catalog.has_loose()) {
             return Ok(None);

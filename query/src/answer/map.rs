@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use flowtap_record::Micros;
 
-use super::{AnswerError, Answers, shape};
+use super::{AnswerError, Answers};
 use crate::api::types::{MapAnswer, MapEdge, MapHow, Node, NodeKind};
 use crate::flow::Broker;
 
@@ -43,7 +43,7 @@ impl Answers {
         Ok(MapAnswer {
             edges: edges.collect(),
             nodes: drawing.nodes.into_values().collect(),
-            coverage: shape::coverage(&snapshot.coverage, now),
+            coverage: self.coverage(&snapshot, now),
         })
     }
 }

@@ -14,15 +14,21 @@ use futures::FutureExt as _;
 
 pub use flows::Filter;
 
-use crate::api::types::{AgentList, FlowDetail};
+use crate::api::types::{self as api, AgentList, FlowDetail};
 use crate::find::{Catalog, FlowId, Snapshot, Wanted};
-use crate::flow::{Flow, Known, judge};
+use crate::flow::{Flow, Known, Row, Verdict, judge};
 use crate::store::StoreError;
 
 /// How long something may take before it is called late.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How old the picture of the store may be.
 const FRESH: Duration = Duration::from_millis(500);
+/// How long a question waits for a newer picture where there is one.
+const PATIENT: Duration = Duration::from_secs(1);
+/// For so long a store that could not be read is left alone by questions.
+const AWAY: Duration = Duration::from_secs(5);
+/// A picture older than this is said to be old.
+const STALE_US: i64 = 30_000_000;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +68,43 @@ impl Answers {
         &self.catalog
     }
 
-    /// The newest picture of the store, and the time of it.
+    /// The newest picture of the store, and the time of asking. A store that is away, or slow, holds
+    /// up nobody once there is a picture: its age is said with the answer.
     async fn fresh(&self) -> Result<(Snapshot, Micros), AnswerError> {
-        let asked = now();
-        self.catalog.refresh(FRESH, asked).await?;
+        if self.catalog.snapshot().read_at.is_none() {
+            self.catalog.refresh(FRESH, now()).await?;
+        } else if !self.is_away() {
+            let refresh = self.catalog.refresh(FRESH, now());
+            if let Ok(Err(error)) = tokio::time::timeout(PATIENT, refresh).await {
+                tracing::warn!(%error, "answered from what was read before");
+            }
+        }
         Ok((self.catalog.snapshot(), now()))
+    }
+
+    /// Whether the store could not be read a moment ago: then it is not tried for each question.
+    fn is_away(&self) -> bool {
+        let trouble = self.catalog.store_health().trouble;
+        trouble.is_some_and(|(at, _)| at.elapsed() < AWAY)
+    }
+
+    /// What is seen, as the API says it.
+    fn coverage(&self, snapshot: &Snapshot, now: Micros) -> api::Coverage {
+        let age = snapshot.read_at.map_or(0, |at| now.since(at));
+        let stale = age > STALE_US || self.catalog.store_health().trouble.is_some();
+        shape::coverage(snapshot, stale, now)
+    }
+
+    /// Puts rows together.
+    fn assemble(&self, rows: Vec<Row>, truncated: bool, snapshot: &Snapshot) -> Flow {
+        let truncated = truncated || snapshot.may_miss(&rows);
+        let mut flow = Flow::assemble(rows, &snapshot.coverage, &snapshot.world.groups);
+        flow.truncated = truncated;
+        flow
+    }
+
+    fn judge(&self, flow: &Flow, snapshot: &Snapshot, now: Micros) -> Verdict {
+        judge(flow, &self.known(snapshot, now))
     }
 
     fn known<'a>(&self, snapshot: &'a Snapshot, now: Micros) -> Known<'a> {
@@ -95,19 +133,19 @@ impl Answers {
         if gathered.rows.is_empty() {
             return Ok(None);
         }
-        let known = self.known(snapshot, now);
-        let mut flow = Flow::assemble(gathered.rows, &snapshot.coverage, &snapshot.world.groups);
-        flow.truncated = gathered.truncated;
-        let verdict = judge(&flow, &known);
+        let judging = tracing::info_span!("judge", rows = gathered.rows.len()).entered();
+        let flow = self.assemble(gathered.rows, gathered.truncated, snapshot);
+        let verdict = self.judge(&flow, snapshot, now);
+        drop(judging);
         Ok(Some(FlowDetail {
             summary: shape::summary(&id.to_string(), &flow, &verdict),
             verdict: shape::verdict(&flow, &verdict),
             messages: shape::messages(&flow, &verdict),
             edges: shape::edges(&flow),
             records: shape::records(&flow),
-            truncated: gathered.truncated,
+            truncated: flow.truncated,
             related: shape::related(gathered.related),
-            coverage: shape::coverage(&snapshot.coverage, now),
+            coverage: self.coverage(snapshot, now),
         }))
     }
 
@@ -116,7 +154,8 @@ impl Answers {
         let (snapshot, now) = self.fresh().await?;
         Ok(AgentList {
             agents: snapshot.coverage.agents.iter().map(shape::agent).collect(),
-            coverage: shape::coverage(&snapshot.coverage, now),
+            unreadable: self.catalog.marks().statuses_refused,
+            coverage: self.coverage(&snapshot, now),
         })
     }
 }

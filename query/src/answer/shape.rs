@@ -3,15 +3,18 @@
 use flowtap_record::Micros;
 
 use crate::api::types as api;
+use crate::find::Snapshot;
 use crate::flow::{
     Agent, Coverage, Flow, Handling, How, KeyValue, Life, Message, Place, Row, State, Verdict,
-    coverage_sentence, path,
+    clock, coverage_sentence, path,
 };
 
 /// Gaps that are shown beside an answer.
 const GAPS: usize = 20;
 
-pub(super) fn coverage(coverage: &Coverage, now: Micros) -> api::Coverage {
+/// `stale`: the store could not be read for a while.
+pub(super) fn coverage(snapshot: &Snapshot, stale: bool, now: Micros) -> api::Coverage {
+    let coverage: &Coverage = &snapshot.coverage;
     let (live, total) = coverage.counts();
     let silent = coverage.silent().into_iter().map(|agent| api::Silent {
         service: agent.status.service.clone(),
@@ -34,8 +37,23 @@ pub(super) fn coverage(coverage: &Coverage, now: Micros) -> api::Coverage {
         total,
         silent: silent.collect(),
         gaps: gaps.collect(),
-        sentence: coverage_sentence(coverage, now),
+        sentence: sentence(snapshot, stale, now),
+        read_at: snapshot.read_at.map(|at| at.to_string()),
+        stale,
+        searched_from: snapshot.searched_from.map(|at| at.to_string()),
     }
+}
+
+/// The line about coverage, with what stands in its way.
+fn sentence(snapshot: &Snapshot, stale: bool, now: Micros) -> String {
+    let mut sentence = coverage_sentence(&snapshot.coverage, now);
+    if let (true, Some(at)) = (stale, snapshot.read_at) {
+        sentence.push_str(&format!("; the store could not be read since {}", clock(at, now)));
+    }
+    if let Some(from) = snapshot.searched_from {
+        sentence.push_str(&format!("; searched back to {} only", clock(from, now)));
+    }
+    sentence
 }
 
 pub(super) fn agent(agent: &Agent) -> api::Agent {
@@ -137,6 +155,7 @@ pub(super) fn summary(id: &str, flow: &Flow, verdict: &Verdict) -> api::FlowSumm
         systems,
         messages: flow.messages.len(),
         records: flow.rows.len(),
+        truncated: flow.truncated,
     }
 }
 

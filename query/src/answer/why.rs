@@ -1,11 +1,14 @@
 //! `why`: from anything that a person has in hand to a flow, or to the word that there is none.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+
+use flowtap_record::Micros;
 
 use super::{AnswerError, Answers, shape};
 use crate::api::types::{By, Found, Matched, Why};
-use crate::find::{FlowId, hash};
-use crate::flow::{Flow, Row, judge};
+use crate::find::{FlowId, Snapshot, hash};
+use crate::flow::{Row, clock};
 
 /// The longest id that an agent records is 512 bytes.
 const MAX_ID_BYTES: usize = 1024;
@@ -27,7 +30,8 @@ impl Answers {
             messages: Vec::new(),
             records: Vec::new(),
             explanation: None,
-            coverage: shape::coverage(&snapshot.coverage, now),
+            truncated: false,
+            coverage: self.coverage(&snapshot, now),
         };
         let parsed = FlowId::parse(id);
         if matches!(parsed, FlowId::Root(_)) {
@@ -38,7 +42,8 @@ impl Answers {
             }
         }
         let hits = self.catalog.hits(id).await.map_err(AnswerError::Read)?;
-        let rows: Vec<Row> = hits.into_iter().map(|hit| hit.row).collect();
+        why.truncated = hits.truncated;
+        let rows = hits.rows;
         let (matched, newest) = self.matches(id, &rows);
         why.matched = matched;
         if let Some(flow) = newest {
@@ -49,7 +54,7 @@ impl Answers {
             return Ok(why);
         }
         if rows.is_empty() {
-            why.explanation = Some(format!("Nothing that was recorded carries {id}."));
+            why.explanation = Some(nothing(id, &snapshot, now));
             return Ok(why);
         }
         if let Some(root) = self.loose_flow(&rows).await? {
@@ -63,9 +68,9 @@ impl Answers {
             }
         }
         let gathered = self.catalog.single_messages(rows).await.map_err(AnswerError::Read)?;
-        let mut flow = Flow::assemble(gathered.rows, &snapshot.coverage, &snapshot.world.groups);
-        flow.truncated = gathered.truncated;
-        let verdict = judge(&flow, &self.known(&snapshot, now));
+        why.truncated |= gathered.truncated;
+        let flow = self.assemble(gathered.rows, gathered.truncated, &snapshot);
+        let verdict = self.judge(&flow, &snapshot, now);
         why.found = Found::Messages;
         why.messages = shape::messages(&flow, &verdict);
         why.records = shape::records(&flow);
@@ -142,8 +147,8 @@ impl Answers {
         {
             let above = self.catalog.hits(&cause).await.map_err(AnswerError::Read)?;
             let mut above: Vec<Row> = above
+                .rows
                 .into_iter()
-                .map(|hit| hit.row)
                 .filter(|row| row.event_id.as_deref() == Some(&cause))
                 .collect();
             above.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
@@ -159,8 +164,8 @@ impl Answers {
         let event = row.event_id.clone().unwrap_or_default();
         let all = self.catalog.hits(&event).await.map_err(AnswerError::Read)?;
         let first = all
+            .rows
             .into_iter()
-            .map(|hit| hit.row)
             .filter(|row| row.event_id.as_deref() == Some(&event))
             .min_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
         let Some(first) = first else { return Ok(None) };
@@ -171,6 +176,21 @@ impl Answers {
             gathered.rows.iter().filter_map(|row| row.event_id.as_ref()).collect();
         Ok((events.len() > 1).then_some(root))
     }
+}
+
+/// That nothing was found, and what was not looked through.
+fn nothing(id: &str, snapshot: &Snapshot, now: Micros) -> String {
+    let mut text = format!("Nothing that was recorded carries {id}.");
+    if let Some(from) = snapshot.searched_from {
+        let from = clock(from, now);
+        let _ =
+            write!(text, " What was recorded before {from} was not searched: use `flowtap sql`.");
+    }
+    let unread = snapshot.missing.len();
+    if unread > 0 {
+        let _ = write!(text, " {unread} objects of the store could not be read.");
+    }
+    text
 }
 
 fn explain(id: &str, matched: &[Matched], messages: usize) -> String {

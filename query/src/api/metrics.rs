@@ -1,8 +1,8 @@
 //! The server's own numbers, for `/metrics`.
 
 use std::fmt;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::answer::now;
 use crate::find::Catalog;
 use crate::flow::Life;
 
@@ -26,7 +27,10 @@ pub(super) struct Metrics {
     flows: Gauge,
     index_bytes: Gauge,
     refused: Gauge,
+    unread: Gauge,
     skipped: Gauge,
+    statuses_refused: Gauge,
+    age: Gauge<f64, AtomicU64>,
     agents: Family<State, Gauge>,
 }
 
@@ -59,7 +63,10 @@ impl Default for Metrics {
             flows: Gauge::default(),
             index_bytes: Gauge::default(),
             refused: Gauge::default(),
+            unread: Gauge::default(),
             skipped: Gauge::default(),
+            statuses_refused: Gauge::default(),
+            age: Gauge::default(),
             agents: Family::default(),
         };
         let mut registry = metrics.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,9 +78,17 @@ impl Default for Metrics {
         registry.register("flows", "Flows known", metrics.flows.clone());
         registry.register("index_bytes", "Memory of the index", metrics.index_bytes.clone());
         let refused = metrics.refused.clone();
-        registry.register("objects_refused", "Inbox objects left out", refused);
+        registry.register("objects_refused", "Inbox objects that cannot be believed", refused);
+        let unread = metrics.unread.clone();
+        registry.register("objects_unread", "Inbox objects that could not be read yet", unread);
         let skipped = metrics.skipped.clone();
-        registry.register("objects_skipped", "Inbox objects beyond the index's size", skipped);
+        let help = "Oldest inbox objects dropped from the index because it was full";
+        registry.register("objects_skipped", help, skipped);
+        let statuses = metrics.statuses_refused.clone();
+        let help = "Statuses of agents that cannot be read or believed";
+        registry.register("statuses_refused", help, statuses);
+        let help = "Time since the store was read whole";
+        registry.register_with_unit("catalog_age", help, Unit::Seconds, metrics.age.clone());
         registry.register("agents", "Sidecars by state", metrics.agents.clone());
         drop(registry);
         metrics
@@ -99,8 +114,14 @@ impl Metrics {
         number(&self.flows, marks.flows);
         number(&self.index_bytes, marks.index_bytes);
         number(&self.refused, marks.refused);
+        number(&self.unread, marks.unread);
         number(&self.skipped, marks.skipped);
-        let coverage = catalog.snapshot().coverage;
+        number(&self.statuses_refused, marks.statuses_refused);
+        let snapshot = catalog.snapshot();
+        // Before the first time there is no age.
+        let age = snapshot.read_at.map_or(f64::NAN, |at| now().since(at) as f64 / 1e6);
+        self.age.set(age);
+        let coverage = snapshot.coverage;
         for life in [Life::Live, Life::Silent, Life::Ended, Life::Died] {
             let count = coverage.agents.iter().filter(|agent| agent.life == life).count();
             let state = State { state: life.as_str().to_owned() };

@@ -27,6 +27,8 @@ use crate::answer::{Answers, Filter, now};
 
 /// How often the catalog looks at the store, asked or not.
 const KEEP_UP: Duration = Duration::from_secs(1);
+/// A store that gives nothing for longer makes the server unhealthy.
+const QUIET: Duration = Duration::from_secs(60);
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How a server is set up.
@@ -109,7 +111,7 @@ async fn keep_up(answers: Answers) {
             }
             Err(error) => {
                 if !std::mem::replace(&mut trouble, true) {
-                    tracing::error!(%error, "the store cannot be read: answers stay as they were");
+                    tracing::error!(%error, "the store cannot be read: answers say how old they are");
                 }
             }
         }
@@ -204,8 +206,15 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], document()).into_response()
 }
 
-async fn healthz() -> &'static str {
-    "ok\n"
+/// Whether it answers from what is in the store: a store that gave nothing for over a minute is
+/// trouble that an operator wants to see before people do.
+async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    let quiet = shared.answers.catalog().store_health().touched.elapsed();
+    if quiet <= QUIET {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    let said = format!("the store could not be read for {} s\n", quiet.as_secs());
+    (StatusCode::SERVICE_UNAVAILABLE, said)
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {

@@ -39,6 +39,14 @@ pub struct Coverage {
     pub gaps: Vec<Gap>,
     /// `complete to 12:04:31 for 6 of 6 sidecars`.
     pub sentence: String,
+    /// When the store was read last.
+    #[schema(required)]
+    pub read_at: Option<String>,
+    /// The store could not be read since: the answer is as of then.
+    pub stale: bool,
+    /// Flows and ids from before are not searched: the index is full.
+    #[schema(required)]
+    pub searched_from: Option<String>,
 }
 
 /// A service without a live sidecar.
@@ -202,6 +210,8 @@ pub struct FlowSummary {
     pub messages: usize,
     /// How many rows.
     pub records: usize,
+    /// There are, or may be, more rows than were judged.
+    pub truncated: bool,
 }
 
 /// A page of flows.
@@ -410,7 +420,8 @@ pub struct FlowDetail {
     pub edges: Vec<Edge>,
     /// By time.
     pub records: Vec<Record>,
-    /// Whether the flow has more rows than are shown here.
+    /// Whether the flow has, or may have, more rows than are shown here: more than 10 000, or such
+    /// in objects that could not be read or are not searched.
     pub truncated: bool,
     /// Other flows.
     pub related: Vec<Related>,
@@ -478,6 +489,8 @@ pub struct Why {
     /// Why there is no flow.
     #[schema(required)]
     pub explanation: Option<String>,
+    /// More than 10 000 rows carry the id: the newest were looked at.
+    pub truncated: bool,
     /// Up to when everything was seen.
     pub coverage: Coverage,
 }
@@ -552,6 +565,9 @@ pub struct Agent {
 pub struct AgentList {
     /// By service and start.
     pub agents: Vec<Agent>,
+    /// Statuses of agents that cannot be read or believed: those agents are not in the list, or as
+    /// they were.
+    pub unreadable: usize,
     /// Up to when everything was seen.
     pub coverage: Coverage,
 }

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
 use super::serve::read_token;
 use super::{FAILED, USAGE, complain, runtime, telemetry};
-use crate::answer::{AnswerError, Answers};
+use crate::answer::{AnswerError, Answers, PATIENCE};
 use crate::api::filter;
 use crate::api::types::{ErrorAnswer, FlowList, Why};
 use crate::find::Catalog;
@@ -18,28 +19,29 @@ use crate::store::Store;
 /// Where to ask.
 #[derive(Debug, clap::Args)]
 pub(super) struct Source {
-    /// The server to ask
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "FLOWTAP_SERVER",
-        default_value = "http://127.0.0.1:8080"
-    )]
-    server: String,
+    /// The server to ask [default: http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL", env = "FLOWTAP_SERVER")]
+    server: Option<String>,
 
     /// A file with the server's token
     #[arg(long, value_name = "FILE", env = "FLOWTAP_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 
-    /// Answer from this store, without a server
+    /// Answer from this store, without a server, whatever --server says
     #[arg(
         help = "Answer from this store, without a server: a folder, file:///path or s3://bucket/prefix",
         long,
-        value_name = "URL",
-        conflicts_with = "server"
+        value_name = "URL"
     )]
     store: Option<String>,
+
+    /// With --store: after so long something that is missing is called late [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = super::sql::duration, requires = "store")]
+    late_after: Option<Duration>,
 }
+
+/// Where a server is looked for when none is named.
+const SERVER: &str = "http://127.0.0.1:8080";
 
 /// Why there is no answer: exit code and sentence.
 pub(super) struct NoAnswer(pub(super) u8, pub(super) String);
@@ -70,11 +72,13 @@ impl Asked {
             let store = Store::open(&url).map_err(|error| {
                 NoAnswer(if error.is_usage() { USAGE } else { FAILED }, error.to_string())
             })?;
-            return Ok(Self::Store(Box::new(Answers::new(Arc::new(Catalog::new(store))))));
+            let answers = Answers::new(Arc::new(Catalog::new(store)));
+            let patience = source.late_after.unwrap_or(PATIENCE);
+            return Ok(Self::Store(Box::new(answers.with_patience(patience))));
         }
         let token = source.token_file.as_deref().map(read_token).transpose();
         let token = token.map_err(|message| NoAnswer(USAGE, message))?;
-        let url = source.server.trim_end_matches('/').to_owned();
+        let url = source.server.as_deref().unwrap_or(SERVER).trim_end_matches('/').to_owned();
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(NoAnswer(USAGE, format!("--server {url}: want http://HOST:PORT")));
         }

@@ -11,7 +11,7 @@ use url::form_urlencoded;
 use super::ask::{self, Asked, NoAnswer, Source};
 use super::tables::{printable, table, time};
 use super::why::coverage;
-use super::{FAILED, print};
+use super::{FAILED, USAGE, print};
 use crate::api::types::{FlowList, FlowSummary};
 
 /// List flows, newest first
@@ -166,10 +166,25 @@ pub(super) fn tail(args: TailArgs) -> ExitCode {
     let TailArgs { filter, json, source } = args;
     ask::with(source, async move |asked| {
         let mut states: HashMap<String, String> = HashMap::new();
-        let mut first = true;
+        let (mut first, mut away) = (true, false);
         loop {
-            follow(&asked, &filter, json, first, &mut states).await?;
-            first = false;
+            match follow(&asked, &filter, json, first, &mut states).await {
+                Ok(()) => {
+                    if std::mem::take(&mut away) {
+                        tracing::warn!("it answers again");
+                    }
+                    first = false;
+                }
+                // A wrong question stays wrong; what cannot be reached at all is told at once.
+                Err(NoAnswer(code, message)) if first || code == USAGE => {
+                    return Err(NoAnswer(code, message));
+                }
+                Err(NoAnswer(_, error)) => {
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(error, "no answer, trying on");
+                    }
+                }
+            }
             tokio::time::sleep(PERIOD).await;
         }
     })

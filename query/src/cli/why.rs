@@ -14,6 +14,8 @@ const UNKNOWN: u8 = 4;
 const SUSPECT: u8 = 5;
 const NOT_FOUND: u8 = 6;
 
+const TOO_MANY: &str = "Note: more than 10 000 records carry it; the newest were looked at.";
+
 const EXAMPLES: &str = "\
 ID is what you have: an order number or another business key, an event id, the id of a flow, a
 trace id.
@@ -67,6 +69,10 @@ fn words(why: &Why) -> String {
         (Some(flow), _) => flow_words(flow, why),
         (None, Found::Messages) => {
             let mut text = format!("{}\n", why.explanation.as_deref().unwrap_or_default());
+            if why.truncated {
+                text.push_str(&fill(TOO_MANY));
+                text.push('\n');
+            }
             text.push_str(&messages(&why.messages));
             text.push_str(&coverage(&why.coverage));
             text
@@ -93,6 +99,17 @@ fn flow_words(flow: &FlowDetail, why: &Why) -> String {
         for evidence in &verdict.evidence {
             let _ = writeln!(text, "  {}", evidence.text);
         }
+    }
+    if flow.truncated {
+        text.push_str(&fill(
+            "Note: it has, or may have, more records than were judged: more than 10 000, or such that \
+             could not be read or are not searched any more.",
+        ));
+        text.push('\n');
+    }
+    if why.truncated {
+        text.push_str(&fill(TOO_MANY));
+        text.push('\n');
     }
     let mut others: Vec<&str> = why
         .matched

@@ -1,13 +1,12 @@
 //! From an id to all rows of a flow: those that share the transaction id, and messages without one
 //! that a causation id ties to them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, PoisonError};
 
 use flowtap_record::Kind;
 
-use super::catalog::{Catalog, FlowEntry, Order};
+use super::catalog::{Catalog, Places};
 use super::object::hash;
 use super::read::Wanted;
 use crate::flow::{Row, RowId};
@@ -60,42 +59,56 @@ pub struct Gathered {
     pub related: Vec<(String, &'static str)>,
 }
 
-/// A row that an id was found in.
-#[derive(Clone, Debug)]
-pub struct Hit {
-    /// The row.
-    pub row: Row,
+/// Rows that an id was found in.
+#[derive(Clone, Debug, Default)]
+pub struct Hits {
+    /// Of more than [`MAX_RECORDS`] the newest.
+    pub rows: Vec<Row>,
+    /// There are older ones.
+    pub truncated: bool,
+}
+
+/// Which rows are kept where there are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    Oldest,
+    Newest,
 }
 
 impl Catalog {
     /// All rows of a flow; none if there is no such flow.
     pub async fn gather(&self, flow: &FlowId, wanted: Wanted) -> Result<Gathered, String> {
-        let rows = match flow {
+        let (rows, truncated) = match flow {
             FlowId::Transaction(id) => {
-                let places = self.rows_of(&[hash::transaction(id)]);
-                let rows = self.rows(cut(places), wanted).await?;
-                rows.into_iter().filter(|row| row.transaction_id.as_ref() == Some(id)).collect()
+                let (places, truncated) =
+                    self.cut(self.rows_of(&[hash::transaction(id)]), Keep::Oldest);
+                let rows = self.rows(places, wanted).await?.into_iter();
+                let ours = rows.filter(|row| row.transaction_id.as_ref() == Some(id));
+                (ours.collect(), truncated)
             }
             FlowId::Root(root) => self.root(root, wanted).await?,
         };
-        self.absorb(rows, wanted).await
+        self.absorb(rows, truncated, wanted).await
     }
 
-    async fn root(&self, root: &RowId, wanted: Wanted) -> Result<Vec<Row>, String> {
+    async fn root(&self, root: &RowId, wanted: Wanted) -> Result<(Vec<Row>, bool), String> {
         // The rows of a boot lie in its objects in order.
-        let Some(place) = self.place_of(root) else { return Ok(Vec::new()) };
+        let Some(place) = self.place_of(root) else { return Ok((Vec::new(), false)) };
         let rows = self.rows([(place.0, place.1)].into(), Wanted::Rules).await?;
         let row = rows.into_iter().find(|row| row.id == *root);
-        let Some(row) = row.filter(|row| row.transaction_id.is_none()) else {
-            return Ok(Vec::new());
-        };
-        let Some(event) = row.event_id else { return Ok(Vec::new()) };
+        let event = row.filter(|row| row.transaction_id.is_none()).and_then(|row| row.event_id);
+        let Some(event) = event else { return Ok((Vec::new(), false)) };
         self.loose_rows(&[event], wanted).await
     }
 
     /// Adds what has no transaction id and hangs on these rows by causation ids, and the rows that
     /// bear no id at all but conclude one of these.
-    async fn absorb(&self, rows: Vec<Row>, wanted: Wanted) -> Result<Gathered, String> {
+    pub(super) async fn absorb(
+        &self,
+        rows: Vec<Row>,
+        mut truncated: bool,
+        wanted: Wanted,
+    ) -> Result<Gathered, String> {
         let mut all: HashMap<RowId, Row> =
             rows.into_iter().map(|row| (row.id.clone(), row)).collect();
         let mut related: BTreeSet<(String, &'static str)> = BTreeSet::new();
@@ -124,7 +137,9 @@ impl Catalog {
             }
             let mut hashes: Vec<u64> = new.iter().map(|id| hash::cause(id)).collect();
             hashes.extend(new.iter().filter(|id| causes.contains(*id)).map(|id| hash::event(id)));
-            let near = self.rows(cut(self.rows_of(&hashes)), Wanted::Rules).await?;
+            let (places, cut) = self.cut(self.rows_of(&hashes), Keep::Oldest);
+            truncated |= cut;
+            let near = self.rows(places, Wanted::Rules).await?;
             let mut tied: BTreeSet<String> = BTreeSet::new();
             for row in near {
                 let up = row.event_id.as_ref().is_some_and(|event| causes.contains(event));
@@ -140,76 +155,70 @@ impl Catalog {
                 }
             }
             let tied: Vec<String> = tied.into_iter().collect();
-            let found = self.loose_rows(&tied, wanted).await?;
+            let (found, cut) = self.loose_rows(&tied, wanted).await?;
+            truncated |= cut;
             let before = all.len();
             all.extend(found.into_iter().map(|row| (row.id.clone(), row)));
             if all.len() == before {
                 break;
             }
         }
-        self.conclusions(&mut all, wanted).await?;
-        let truncated = all.len() > MAX_RECORDS;
-        let mut rows: Vec<Row> = all.into_values().collect();
-        rows.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
-        rows.truncate(MAX_RECORDS);
-        Ok(Gathered { rows, truncated, related: related.into_iter().collect() })
+        truncated |= self.conclusions(&mut all, wanted).await?;
+        let gathered = Gathered::of(all, truncated);
+        Ok(Gathered { related: related.into_iter().collect(), ..gathered })
     }
 
-    /// Ends of broker transactions, and answers that repeat no id.
+    /// Ends of broker transactions, and answers that repeat no id. True: there are too many.
     async fn conclusions(
         &self,
         all: &mut HashMap<RowId, Row>,
         wanted: Wanted,
-    ) -> Result<(), String> {
-        let mut hashes: BTreeSet<u64> = all
-            .values()
-            .filter_map(|row| {
-                Some(hash::broker_transaction(&row.id.boot, row.broker_txn.as_deref()?))
-            })
-            .collect();
-        let concluded: HashSet<&RowId> =
-            all.values().filter_map(|row| row.concludes.as_ref()).collect();
-        let open = all.values().filter(|row| {
-            matches!(row.kind, Kind::Publish | Kind::Deliver) && !concluded.contains(&row.id)
-        });
-        hashes.extend(open.map(|row| hash::concluded(&row.id.boot, row.id.seq)));
+    ) -> Result<bool, String> {
+        let hashes: BTreeSet<u64> = concluding(all.values()).collect();
         if hashes.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let hashes: Vec<u64> = hashes.into_iter().collect();
-        for row in self.rows(cut(self.rows_of(&hashes)), wanted).await? {
+        let (places, truncated) = self.cut(self.rows_of(&hashes), Keep::Oldest);
+        for row in self.rows(places, wanted).await? {
             let concludes = row.concludes.as_ref().is_some_and(|row| all.contains_key(row));
             if concludes || row.kind == Kind::Transaction {
                 all.entry(row.id.clone()).or_insert(row);
             }
         }
-        Ok(())
+        Ok(truncated)
     }
 
     /// All rows of messages without a transaction id, by their event ids.
-    async fn loose_rows(&self, events: &[String], wanted: Wanted) -> Result<Vec<Row>, String> {
+    async fn loose_rows(
+        &self,
+        events: &[String],
+        wanted: Wanted,
+    ) -> Result<(Vec<Row>, bool), String> {
         if events.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
         let hashes: Vec<u64> = events.iter().map(|event| hash::event(event)).collect();
-        let rows = self.rows(cut(self.rows_of(&hashes)), wanted).await?;
+        let (places, truncated) = self.cut(self.rows_of(&hashes), Keep::Oldest);
+        let rows = self.rows(places, wanted).await?;
         let ours = |row: &Row| {
             row.transaction_id.is_none()
                 && row.event_id.as_ref().is_some_and(|event| events.contains(event))
         };
-        Ok(rows.into_iter().filter(ours).collect())
+        Ok((rows.into_iter().filter(ours).collect(), truncated))
     }
 
     /// Rows that carry `id` as transaction id, event id, trace id or value of a business key.
-    pub async fn hits(&self, id: &str) -> Result<Vec<Hit>, String> {
+    pub async fn hits(&self, id: &str) -> Result<Hits, String> {
         let hashes = [hash::transaction(id), hash::event(id), hash::trace(id), hash::key(id)];
-        let rows = self.rows(cut(self.rows_of(&hashes)), Wanted::Rules).await?;
+        let (places, truncated) = self.cut(self.rows_of(&hashes), Keep::Newest);
+        let rows = self.rows(places, Wanted::Rules).await?;
         let says = |row: &Row| {
             let ids = [&row.transaction_id, &row.event_id, &row.trace_id];
             ids.into_iter().any(|known| known.as_deref() == Some(id))
                 || row.keys.iter().any(|key| key.value == id)
         };
-        Ok(rows.into_iter().filter(says).map(|row| Hit { row }).collect())
+        Ok(Hits { rows: rows.into_iter().filter(says).collect(), truncated })
     }
 
     /// All rows of single messages: by event id, and by fingerprint where they bear no event id.
@@ -223,97 +232,63 @@ impl Catalog {
             };
         }
         let hashes: Vec<u64> = hashes.into_iter().collect();
-        let found = self.rows(cut(self.rows_of(&hashes)), Wanted::All).await?;
+        let (places, mut truncated) = self.cut(self.rows_of(&hashes), Keep::Newest);
+        let found = self.rows(places, Wanted::All).await?;
         let mut all: HashMap<RowId, Row> =
             found.into_iter().map(|row| (row.id.clone(), row)).collect();
-        self.conclusions(&mut all, Wanted::All).await?;
-        let truncated = all.len() > MAX_RECORDS;
-        let mut rows: Vec<Row> = all.into_values().collect();
-        rows.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
-        rows.truncate(MAX_RECORDS);
-        Ok(Gathered { rows, truncated, related: Vec::new() })
+        truncated |= self.conclusions(&mut all, Wanted::All).await?;
+        Ok(Gathered::of(all, truncated))
     }
 
-    /// Rows of many flows for a list, each with its id.
-    pub async fn gather_list(
-        &self,
-        orders: &[(Order, Option<FlowEntry>)],
-    ) -> Result<HashMap<Order, (FlowId, Arc<Vec<Row>>)>, String> {
-        let mut found = HashMap::new();
-        let mut missing = Vec::new();
-        {
-            let lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
-            for (order, entry) in orders {
-                let Some(entry) = entry else { continue };
-                match lately.get(order.1, entry.rows) {
-                    Some(rows) => drop(found.insert(*order, rows)),
-                    None => missing.push((*order, entry)),
-                }
+    /// Keeps a runaway id from reading the whole store. True: some are left out.
+    fn cut(&self, places: Places, keep: Keep) -> (Places, bool) {
+        if places.values().map(Vec::len).sum::<usize>() <= MAX_RECORDS {
+            return (places, false);
+        }
+        let mut places = self.by_time(places);
+        if keep == Keep::Newest {
+            places.reverse();
+        }
+        let mut left = MAX_RECORDS;
+        let mut kept = Places::new();
+        for (place, mut rows) in places {
+            let surplus = rows.len().saturating_sub(left);
+            match keep {
+                Keep::Oldest => rows.truncate(left),
+                Keep::Newest => drop(rows.drain(..surplus)),
+            }
+            left -= rows.len();
+            if !rows.is_empty() {
+                kept.insert(place, rows);
             }
         }
-        let mut places: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for (order, entry) in &missing {
-            let mut left = MAX_RECORDS;
-            for (place, rows) in self.rows_in(&entry.objects, order.1) {
-                let rows = &rows[..rows.len().min(left)];
-                left -= rows.len();
-                places.entry(place).or_default().extend(rows);
-            }
-        }
-        let mut by_flow: HashMap<u64, Vec<Row>> = HashMap::new();
-        for row in self.rows(places, Wanted::Rules).await? {
-            if let Some(id) = row.transaction_id.as_deref() {
-                by_flow.entry(hash::transaction(id)).or_default().push(row);
-            }
-        }
-        for (order, entry) in missing {
-            let rows = by_flow.remove(&order.1).unwrap_or_default();
-            let simple = !self.has_loose()
-                && !self.has_bare()
-                && rows.iter().all(|row| row.broker_txn.is_none());
-            let rows = if simple { rows } else { self.absorb(rows, Wanted::Rules).await?.rows };
-            let rows = Arc::new(rows);
-            let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
-            lately.put(order.1, entry.rows, rows.clone());
-            found.insert(order, rows);
-        }
-        let mut named: HashMap<Order, (FlowId, Arc<Vec<Row>>)> = HashMap::new();
-        for (order, rows) in found {
-            let id = rows.iter().find_map(|row| row.transaction_id.clone());
-            if let Some(id) = id {
-                named.insert(order, (FlowId::Transaction(id), rows));
-            }
-        }
-        for (order, entry) in orders {
-            if entry.is_none()
-                && let Some((id, rows)) = self.gather_loose(*order).await?
-            {
-                named.insert(*order, (id, Arc::new(rows)));
-            }
-        }
-        Ok(named)
-    }
-
-    async fn gather_loose(&self, order: Order) -> Result<Option<(FlowId, Vec<Row>)>, String> {
-        let Some((object, row)) = self.loose_root(order) else { return Ok(None) };
-        let rows = self.rows([(object, vec![row])].into(), Wanted::Rules).await?;
-        let Some(root) = rows.into_iter().next() else { return Ok(None) };
-        let id = FlowId::Root(root.id);
-        let rows = self.gather(&id, Wanted::Rules).await?.rows;
-        Ok(Some((id, rows)))
+        (kept, true)
     }
 }
 
-/// Keeps a runaway id from reading the whole store.
-fn cut(places: BTreeMap<u32, Vec<u32>>) -> BTreeMap<u32, Vec<u32>> {
-    let mut left = MAX_RECORDS + 1;
-    places
-        .into_iter()
-        .map(|(place, mut rows)| {
-            rows.truncate(left);
-            left -= rows.len();
-            (place, rows)
-        })
-        .filter(|(_, rows)| !rows.is_empty())
-        .collect()
+impl Gathered {
+    /// By time, not more than are shown.
+    fn of(all: HashMap<RowId, Row>, truncated: bool) -> Self {
+        let truncated = truncated || all.len() > MAX_RECORDS;
+        let mut rows: Vec<Row> = all.into_values().collect();
+        rows.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+        rows.truncate(MAX_RECORDS);
+        Self { rows, truncated, related: Vec::new() }
+    }
+}
+
+/// Where ends of broker transactions, and answers that repeat no id, are looked for.
+pub(super) fn concluding<'a>(
+    rows: impl Iterator<Item = &'a Row> + Clone,
+) -> impl Iterator<Item = u64> {
+    let concluded: HashSet<&RowId> =
+        rows.clone().filter_map(|row| row.concludes.as_ref()).collect();
+    rows.flat_map(move |row| {
+        let transaction = row.broker_txn.as_deref();
+        let transaction = transaction.map(|name| hash::broker_transaction(&row.id.boot, name));
+        let open =
+            matches!(row.kind, Kind::Publish | Kind::Deliver) && !concluded.contains(&row.id);
+        let answer = open.then(|| hash::concluded(&row.id.boot, row.id.seq));
+        [transaction, answer].into_iter().flatten()
+    })
 }

@@ -6,14 +6,27 @@
 //! counts for the map, what usually follows) is taken out on the way.
 
 mod catalog;
+mod clock;
 mod columns;
+mod counts;
 mod gather;
+mod inner;
+mod keeper;
+mod lately;
+mod list;
+mod lookup;
+mod loose;
 mod object;
+mod pending;
 mod read;
 mod status;
+mod twin;
+mod unread;
 
-pub use catalog::{Catalog, FlowEntry, Marks, Order, Snapshot};
-pub use gather::{FlowId, Gathered, Hit, MAX_RECORDS};
+pub use catalog::{Catalog, FlowEntry, Health, Marks, Order, Snapshot};
+pub use gather::{FlowId, Gathered, Hits, MAX_RECORDS};
+pub use list::Listed;
 pub use object::{MapKey, hash};
 pub use read::Wanted;
 pub(crate) use status::Statuses;
+pub use unread::Missing;

@@ -8,6 +8,8 @@ use flowtap_record::{Kind, Micros, Outcome};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::columns::Cells;
+use super::lookup::ENTRY_BYTES;
+use super::loose::EVENT_BYTES;
 use super::read::{Opened, Wanted};
 use crate::flow::{Broker, Gap, Row, Slot, World, sounds_dead};
 use crate::progress::{Mark, Progress};
@@ -92,6 +94,8 @@ const COLUMNS: [&str; 27] = [
     "attempt",
 ];
 
+/// What a part takes, here and as a flow in the catalog, about.
+const PART_BYTES: usize = size_of::<Part>() + 200;
 /// Keys of more kinds than this an object are ids, and tell nothing about ways.
 const MAX_ROUTES: usize = 1000;
 
@@ -103,8 +107,10 @@ pub(super) struct Part {
     pub(super) last: i64,
     pub(super) rows: u32,
     pub(super) messages: u32,
-    /// Somebody said no in it.
+    /// Somebody may have said no in it.
     pub(super) refused: bool,
+    /// Rows without any id conclude some of its rows.
+    pub(super) bare: bool,
 }
 
 /// A message without a transaction id, by its event id.
@@ -120,8 +126,26 @@ pub(super) struct Loose {
 /// Something that tells what usually follows what.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Delivered { event: u64, transaction: Option<u64>, service: String, event_type: String },
-    Published { cause: Option<u64>, transaction: Option<u64>, service: String },
+    Delivered { event: u64, transaction: Option<u64>, service: String, event_type: Option<String> },
+    Published { event: Option<u64>, cause: Option<u64>, transaction: Option<u64>, service: String },
+}
+
+/// A row that bears no id and concludes a row of another object.
+#[derive(Clone, Debug)]
+pub(super) struct Bare {
+    pub(super) boot: String,
+    pub(super) seq: i64,
+    /// It says no.
+    pub(super) refused: bool,
+}
+
+/// A broker transaction, as far as an object tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Transaction {
+    /// A flow takes part in one whose end is not in this object.
+    Open { name: u64, flow: u64 },
+    /// One ended that began in another object.
+    Ended { name: u64, aborted: bool },
 }
 
 /// An edge of the map in one minute.
@@ -139,12 +163,12 @@ pub struct MapKey {
     pub subscription: Option<String>,
 }
 
-/// The index of one object: what stays in memory.
+/// The index of one object: what stays in memory, but for hashes of ids, which go to the lookup of
+/// all objects.
 pub(super) struct Index {
-    /// Hashes, rising, and beside each the number of a row that carries it.
-    hashes: Box<[u64]>,
-    rows: Box<[u32]>,
     pub(super) parts: Box<[Part]>,
+    pub(super) loose: Box<[Loose]>,
+    bytes: usize,
 }
 
 /// What an object says beyond single flows: folded into the catalog and dropped.
@@ -160,10 +184,13 @@ pub(super) struct Beyond {
     /// How far groups came.
     pub(super) progress: HashMap<Slot, Progress>,
     pub(super) map: HashMap<(MapKey, i64), u64>,
-    pub(super) loose: Vec<Loose>,
     pub(super) steps: Vec<Step>,
-    /// Some rows say no and bear no id: they only name the row or transaction that they conclude.
-    pub(super) bare: bool,
+    /// Hashes of ids, each with the number of a row that carries it.
+    pub(super) pairs: Vec<(u64, u32)>,
+    pub(super) bare: Vec<Bare>,
+    pub(super) transactions: Vec<Transaction>,
+    /// Messages without a transaction id that somebody said no to: by event id, as event and cause.
+    pub(super) loose_refused: Vec<(u64, u64)>,
 }
 
 impl Index {
@@ -174,9 +201,10 @@ impl Index {
             let batch = batch.map_err(|error| error.to_string())?;
             let cells = Cells::new(&batch);
             for row in 0..batch.num_rows() {
-                building.row(&cells, row, &object.name);
+                building.row(&cells, row, object);
             }
         }
+        building.settle_transactions();
         // The few rows that are kept whole.
         let mut beyond = building.beyond;
         let whole = opened.rows(object, &building.whole, Wanted::Rules)?;
@@ -198,46 +226,45 @@ impl Index {
                 _ => {}
             }
         }
-        let mut pairs = building.pairs;
-        pairs.sort_unstable();
-        pairs.dedup();
-        let (hashes, rows): (Vec<u64>, Vec<u32>) = pairs.into_iter().unzip();
-        let index = Self {
-            hashes: hashes.into(),
-            rows: rows.into(),
-            parts: building.parts.into_values().collect(),
-        };
-        Ok((index, beyond))
+        let parts: Box<[Part]> = building.parts.into_values().collect();
+        let loose: Box<[Loose]> = building.loose.into();
+        let bytes =
+            beyond.pairs.len() * ENTRY_BYTES + parts.len() * PART_BYTES + loose.len() * EVENT_BYTES;
+        Ok((Self { parts, loose, bytes }, beyond))
     }
 
-    /// Numbers of the rows that carry what was hashed.
-    pub(super) fn rows_of(&self, hash: u64) -> &[u32] {
-        let from = self.hashes.partition_point(|&known| known < hash);
-        let to = from + self.hashes[from..].partition_point(|&known| known == hash);
-        &self.rows[from..to]
-    }
-
-    /// Bytes that it takes.
+    /// Bytes that it takes, with what the catalog keeps of it.
     pub(super) fn bytes(&self) -> usize {
-        self.hashes.len() * 12 + self.parts.len() * size_of::<Part>()
+        self.bytes
     }
 }
 
 #[derive(Default)]
 struct Building {
     next: u32,
-    pairs: Vec<(u64, u32)>,
     parts: HashMap<u64, Part>,
+    loose: Vec<Loose>,
+    /// What may be concluded by a row without ids, with its flow.
+    concludable: HashMap<i64, Option<u64>>,
+    /// Flows that take part in broker transactions.
+    taking_part: HashSet<(u64, u64)>,
+    /// Broker transactions that ended, and whether they were aborted.
+    ended: HashMap<u64, bool>,
     whole: Vec<u32>,
     queues: HashSet<(Option<String>, String)>,
     beyond: Beyond,
 }
 
 impl Building {
-    fn row(&mut self, cells: &Cells<'_>, row: usize, name: &InboxName) {
-        let boot = &name.boot;
+    fn row(&mut self, cells: &Cells<'_>, row: usize, object: &InboxObject) {
+        let InboxName { agent, boot, .. } = &object.name;
         let number = self.next;
         self.next += 1;
+        let Some(seq) = cells.long("seq", row) else { return };
+        // What lies outside the range of the name is nobody's row.
+        if !(object.visible.0..=object.visible.1).contains(&seq) {
+            return;
+        }
         let (Some(kind), Some(at)) = (cells.kind(row), cells.time("at", row)) else { return };
         match kind {
             Kind::Gap | Kind::Topology => return self.whole.push(number),
@@ -252,39 +279,61 @@ impl Building {
                 }
                 return;
             }
-            Kind::Position => return self.position(cells, row, at, &name.agent),
-            Kind::Transaction => {
-                self.beyond.bare |= cells.outcome(row) == Some(Outcome::Aborted);
-                if let Some(name) = cells.text("broker_txn", row) {
-                    self.pairs.push((hash::broker_transaction(boot, name), number));
-                }
-            }
+            Kind::Position => return self.position(cells, row, at, agent),
             _ => {}
         }
-        self.ids(cells, row, number, boot);
-        if let Some(id) = cells.text("transaction_id", row) {
-            let outcome = cells.outcome(row);
-            let refused = matches!(
-                outcome,
-                Some(Outcome::Rejected | Outcome::Refused | Outcome::Unroutable | Outcome::Aborted)
-            );
-            let refused = refused || kind == Kind::Publish && is_given_up(cells, row);
-            self.part(hash::transaction(id), kind, at, refused);
-        } else if let (Some(event), Kind::Publish | Kind::Deliver) =
-            (cells.text("event_id", row), kind)
-        {
-            let cause = cells.text("causation_id", row).map_or(0, hash::event);
-            let event = hash::event(event);
-            self.beyond.loose.push(Loose { event, cause, at: at.0, row: number });
+        let outcome = cells.outcome(row);
+        let transaction = cells.text("transaction_id", row).map(hash::transaction);
+        if let Some(name) = cells.text("broker_txn", row) {
+            let name = hash::broker_transaction(boot, name);
+            match (kind, transaction) {
+                (Kind::Transaction, _) => {
+                    self.beyond.pairs.push((name, number));
+                    self.ended.insert(name, outcome == Some(Outcome::Aborted));
+                }
+                (_, Some(flow)) => drop(self.taking_part.insert((name, flow))),
+                _ => {}
+            }
+        }
+        // Handed back too often, a message is given up: only the queue's arguments tell when.
+        let refused = matches!(
+            outcome,
+            Some(
+                Outcome::Rejected
+                    | Outcome::Refused
+                    | Outcome::Unroutable
+                    | Outcome::Aborted
+                    | Outcome::Requeued
+            )
+        );
+        let refused = refused || kind == Kind::Publish && is_given_up(cells, row);
+        if self.ids(cells, row, number, boot) {
+            self.conclude(cells, row, boot, refused);
+        }
+        if matches!(kind, Kind::Publish | Kind::Deliver) {
+            self.concludable.insert(seq, transaction);
+        }
+        if let Some(flow) = transaction {
+            self.part(flow, kind, at, refused);
+        } else if let Some(event) = cells.text("event_id", row) {
+            if refused {
+                self.beyond.loose_refused.push((hash::event(event), hash::cause(event)));
+            }
+            if matches!(kind, Kind::Publish | Kind::Deliver) {
+                let cause = cells.text("causation_id", row).map_or(0, hash::event);
+                let event = hash::event(event);
+                self.loose.push(Loose { event, cause, at: at.0, row: number });
+            }
         }
         if matches!(kind, Kind::Publish | Kind::Deliver) {
             self.moved(cells, row, kind, at, number);
         }
     }
 
-    fn ids(&mut self, cells: &Cells<'_>, row: usize, number: u32, boot: &str) {
-        let mut add = |hash: u64| self.pairs.push((hash, number));
-        let (mut alone, mut bare) = (true, false);
+    /// Notes the ids of a row. True: it bears none, and concludes another.
+    fn ids(&mut self, cells: &Cells<'_>, row: usize, number: u32, boot: &str) -> bool {
+        let mut add = |hash: u64| self.beyond.pairs.push((hash, number));
+        let mut alone = true;
         if let Some(id) = cells.text("transaction_id", row) {
             add(hash::transaction(id));
             alone = false;
@@ -299,21 +348,55 @@ impl Building {
         if let Some(id) = cells.text("trace_id", row) {
             add(hash::trace(id));
         }
-        if alone {
-            if let Some(id) = cells.text("message", row) {
-                add(hash::message(id));
-            }
-            // What a row concludes says what it is about, where it says nothing itself.
-            if let Some(seq) = cells.long("ref_seq", row) {
-                let boot = cells.text("ref_boot", row).unwrap_or(boot);
-                add(hash::concluded(boot, seq));
-                bare = true;
-            }
-        }
         for (_, value) in cells.fields("keys", row) {
             add(hash::key(value));
         }
-        self.beyond.bare |= bare;
+        if !alone {
+            return false;
+        }
+        if let Some(id) = cells.text("message", row) {
+            add(hash::message(id));
+        }
+        // What a row concludes says what it is about, where it says nothing itself.
+        let Some(seq) = cells.long("ref_seq", row) else { return false };
+        add(hash::concluded(cells.text("ref_boot", row).unwrap_or(boot), seq));
+        true
+    }
+
+    /// A row without ids concludes another: of which flow, that one says.
+    fn conclude(&mut self, cells: &Cells<'_>, row: usize, boot: &str, refused: bool) {
+        let Some(seq) = cells.long("ref_seq", row) else { return };
+        let of = cells.text("ref_boot", row).unwrap_or(boot);
+        match self.concludable.get(&seq).filter(|_| of == boot) {
+            Some(Some(flow)) => {
+                if let Some(part) = self.parts.get_mut(flow) {
+                    part.refused |= refused;
+                    part.bare = true;
+                }
+            }
+            // A message of no flow.
+            Some(None) => {}
+            None => self.beyond.bare.push(Bare { boot: of.to_owned(), seq, refused }),
+        }
+    }
+
+    /// Tells the flows whose broker transactions were aborted; of those without an end here, and
+    /// ends without a beginning, the catalog knows more.
+    fn settle_transactions(&mut self) {
+        for &(name, flow) in &self.taking_part {
+            match self.ended.get(&name) {
+                Some(&aborted) => {
+                    if let Some(part) = self.parts.get_mut(&flow) {
+                        part.refused |= aborted;
+                    }
+                }
+                None => self.beyond.transactions.push(Transaction::Open { name, flow }),
+            }
+        }
+        // Told even where all of it lies here: it may have begun in an object before.
+        for (&name, &aborted) in &self.ended {
+            self.beyond.transactions.push(Transaction::Ended { name, aborted });
+        }
     }
 
     fn part(&mut self, transaction: u64, kind: Kind, at: Micros, refused: bool) {
@@ -324,6 +407,7 @@ impl Building {
             rows: 0,
             messages: 0,
             refused: false,
+            bare: false,
         });
         part.first = part.first.min(at.0);
         part.last = part.last.max(at.0);
@@ -373,14 +457,15 @@ impl Building {
             }
         }
         let transaction = cells.text("transaction_id", row).map(hash::transaction);
+        // A copy of a message without an id of its own is the same message by its fingerprint.
+        let event = cells.text("event_id", row).map(hash::event);
+        let event = event.or_else(|| cells.text("message", row).map(hash::message));
         if publish {
             let cause = cells.text("causation_id", row).map(hash::event);
-            let step = Step::Published { cause, transaction, service: service.clone() };
+            let step = Step::Published { event, cause, transaction, service: service.clone() };
             self.beyond.steps.push(step);
-        } else if let (Some(event), Some(event_type)) =
-            (cells.text("event_id", row), owned("event_type"))
-        {
-            let event = hash::event(event);
+        } else if let Some(event) = event {
+            let event_type = owned("event_type");
             let step = Step::Delivered { event, transaction, service: service.clone(), event_type };
             self.beyond.steps.push(step);
         }

@@ -5,12 +5,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
 };
+use parquet::file::metadata::ParquetMetaData;
 
 use super::columns::Cells;
 use crate::flow::Row;
@@ -78,13 +79,25 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub(super) async fn new(store: &Store, object: &InboxObject) -> Result<Self, String> {
-        let got = store.objects().get(&object.meta.location).await;
-        let bytes = got.map_err(|error| error.to_string())?.bytes().await;
-        let bytes = bytes.map_err(|error| error.to_string())?;
+    /// The bytes of an object, all of them.
+    pub(super) async fn fetch(store: &Store, meta: &ObjectMeta) -> Result<Bytes, String> {
+        let got = store.objects().get(&meta.location).await.map_err(|error| error.to_string())?;
+        let bytes = got.bytes().await.map_err(|error| error.to_string())?;
+        if bytes.len() as u64 != meta.size {
+            return Err(format!("{} bytes came of {}", bytes.len(), meta.size));
+        }
+        Ok(bytes)
+    }
+
+    /// Decodes the footer.
+    pub(super) fn of(bytes: Bytes) -> Result<Self, String> {
         let footer = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| format!("not readable as Parquet: {error}"))?;
         Ok(Self { bytes, footer })
+    }
+
+    pub(super) fn footer(&self) -> &Arc<ParquetMetaData> {
+        self.footer.metadata()
     }
 
     pub(super) fn builder(
@@ -168,7 +181,7 @@ impl Cache {
         if let Some(known) = known {
             return Ok(Arc::new(known));
         }
-        let opened = Opened::new(store, object).await?;
+        let opened = Opened::of(Opened::fetch(store, &object.meta).await?)?;
         let mut inner = self.lock();
         if inner.opened.insert(path.clone(), opened.clone()).is_none() {
             inner.bytes += opened.bytes.len() + FOOTER_BYTES;

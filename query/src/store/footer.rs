@@ -43,7 +43,11 @@ pub(super) async fn read(
     check(name, &footer)
 }
 
-fn check(name: &InboxName, footer: &std::sync::Arc<ParquetMetaData>) -> Result<Footer, String> {
+/// Holds a footer that is at hand against the name.
+pub(super) fn check(
+    name: &InboxName,
+    footer: &std::sync::Arc<ParquetMetaData>,
+) -> Result<Footer, String> {
     let pairs = footer.file_metadata().key_value_metadata().map_or(&[][..], Vec::as_slice);
     let value = |key: &str| -> Result<&str, String> {
         let pair = pairs.iter().find(|pair| pair.key == key);

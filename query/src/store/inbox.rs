@@ -1,9 +1,12 @@
 //! The inbox of one table: which objects lie there, which of them can be believed, and which rows
 //! of each are to be seen. Each row is seen exactly once, also where ranges of a boot overlap.
 
+use std::sync::Arc;
+
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 use object_store::path::Path;
+use parquet::file::metadata::ParquetMetaData;
 use tracing::warn;
 
 use flowtap_record::Micros;
@@ -51,9 +54,14 @@ impl InboxObject {
         }
     }
 
-    /// Whether some of its rows are not to be seen.
-    pub fn is_trimmed(&self) -> bool {
-        self.visible != (self.name.first.0, self.name.last.0)
+    /// The object of that name, if the footer of what lies there bears the name out; else why not.
+    pub fn believed(
+        name: InboxName,
+        meta: ObjectMeta,
+        footer: &Arc<ParquetMetaData>,
+    ) -> Result<Self, String> {
+        let footer = footer::check(&name, footer)?;
+        Ok(Self::new(name, meta, &footer))
     }
 }
 
@@ -136,20 +144,16 @@ impl Store {
         named.try_collect().await.map_err(|error| self.unreadable(error))
     }
 
-    /// The object of that name, if its footer bears the name out; else why not.
-    pub async fn believed(
-        &self,
-        name: &InboxName,
-        meta: ObjectMeta,
-    ) -> Result<InboxObject, String> {
-        let footer = self.footer_of(name, &meta).await?;
-        Ok(InboxObject::new(name.clone(), meta, &footer))
-    }
-
-    async fn footer_of(&self, name: &InboxName, meta: &ObjectMeta) -> Result<Footer, String> {
+    /// Whether an object is of a size that an agent makes; else why not.
+    pub fn check_size(&self, meta: &ObjectMeta) -> Result<(), String> {
         if meta.size > MAX_OBJECT_BYTES {
             return Err(format!("{} bytes are more than an agent puts into one object", meta.size));
         }
+        Ok(())
+    }
+
+    async fn footer_of(&self, name: &InboxName, meta: &ObjectMeta) -> Result<Footer, String> {
+        self.check_size(meta)?;
         let store = self.clone();
         let (name, meta) = (name.clone(), meta.clone());
         // A task of its own: decoding runs on all cores, and a decoder that panics on what

@@ -45,9 +45,8 @@ const UPLOADED_AT: &str = "__uploaded_at";
 pub(super) fn view(inbox: &Inbox) -> Result<ViewTable> {
     let files = InboxTable::new(inbox.objects.clone());
     let mut plan = LogicalPlanBuilder::scan("inbox", provider_as_source(Arc::new(files)), None)?;
-    if inbox.objects.iter().any(InboxObject::is_trimmed) {
-        plan = plan.filter(col("seq").between(col(FIRST), col(LAST)))?;
-    }
+    // Always: that all rows of an object are within its range is only the object's own word.
+    plan = plan.filter(col("seq").between(col(FIRST), col(LAST)))?;
     let mut columns: Vec<Expr> =
         history_schema().fields().iter().map(|field| col(field.name())).collect();
     columns.push(functions::day_of(col("at"), col(UPLOADED_AT)).alias("day"));

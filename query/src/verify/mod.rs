@@ -143,7 +143,7 @@ impl Report {
 pub async fn verify(store: &Store, limits: &Limits, now: Micros) -> Result<Report, VerifyError> {
     // Statuses first: whatever an agent says that it uploaded must then be in the listing.
     let mut statuses = Statuses::default();
-    statuses.refresh(store).await.map_err(TablesError::from)?;
+    statuses.refresh(store, now).await.map_err(TablesError::from)?;
     let asked = Asked::new(context(store, limits).await?);
 
     let said = statuses.said(&std::collections::HashMap::new());

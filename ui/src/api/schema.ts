@@ -156,6 +156,11 @@ export interface components {
             agents: components["schemas"]["Agent"][];
             /** @description Up to when everything was seen. */
             coverage: components["schemas"]["Coverage"];
+            /**
+             * @description Statuses of agents that cannot be read or believed: those agents are not in the list, or as
+             *     they were.
+             */
+            unreadable: number;
         };
         /**
          * @description By what an id was found.
@@ -170,10 +175,16 @@ export interface components {
             gaps: components["schemas"]["Gap"][];
             /** @description Sidecars that live. */
             live: number;
+            /** @description When the store was read last. */
+            read_at: string | null;
+            /** @description Flows and ids from before are not searched: the index is full. */
+            searched_from: string | null;
             /** @description `complete to 12:04:31 for 6 of 6 sidecars`. */
             sentence: string;
             /** @description Services without a live sidecar. */
             silent: components["schemas"]["Silent"][];
+            /** @description The store could not be read since: the answer is as of then. */
+            stale: boolean;
             /** @description Sidecars that count. */
             total: number;
         };
@@ -223,7 +234,10 @@ export interface components {
             related: components["schemas"]["Related"][];
             /** @description As in the list. */
             summary: components["schemas"]["FlowSummary"];
-            /** @description Whether the flow has more rows than are shown here. */
+            /**
+             * @description Whether the flow has, or may have, more rows than are shown here: more than 10 000, or such
+             *     in objects that could not be read or are not searched.
+             */
             truncated: boolean;
             /** @description The answer. */
             verdict: components["schemas"]["Verdict"];
@@ -271,6 +285,8 @@ export interface components {
             state: components["schemas"]["State"];
             /** @description Which of `rabbitmq` and `kafka` it went through, in order of appearance. */
             systems: string[];
+            /** @description There are, or may be, more rows than were judged. */
+            truncated: boolean;
             /** @description Type of the first message. */
             type: string | null;
         };
@@ -632,6 +648,8 @@ export interface components {
             messages: components["schemas"]["Message"][];
             /** @description Their rows. */
             records: components["schemas"]["Record"][];
+            /** @description More than 10 000 rows carry the id: the newest were looked at. */
+            truncated: boolean;
         };
     };
     responses: never;
