@@ -306,6 +306,21 @@ async fn once_read_a_store_that_is_away_is_answered_from_memory_and_the_age_is_s
 }
 
 #[tokio::test]
+async fn who_asks_a_store_that_was_away_a_moment_ago_is_told_at_once() {
+    let inbox = cars();
+    let store = Moody::over(&inbox);
+    let answers = answers(&store);
+    store.away.store(true, SeqCst);
+    let refresh = |age| answers.catalog().refresh(age, Micros(NOON));
+    let first = refresh(Duration::from_secs(60)).await.unwrap_err().to_string();
+    store.away.store(false, SeqCst);
+    let second = refresh(Duration::from_secs(60)).await.unwrap_err().to_string();
+    assert!(first.contains("SlowDown") && second.contains("SlowDown"), "{first}\n{second}");
+    refresh(Duration::ZERO).await.unwrap();
+    refresh(Duration::from_secs(60)).await.unwrap();
+}
+
+#[tokio::test]
 async fn broken_flows_are_found_also_where_the_word_no_bears_no_id_or_came_late() {
     let inbox = Inbox::new();
     // A rejection without ids, in the object of its delivery and in the next one.

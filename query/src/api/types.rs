@@ -44,7 +44,7 @@ pub struct Coverage {
     pub read_at: Option<String>,
     /// The store could not be read since: the answer is as of then.
     pub stale: bool,
-    /// Flows and ids from before are not searched: the index is full.
+    /// Flows and ids from before are not searched: the index is full, or the store let go of them.
     #[schema(required)]
     pub searched_from: Option<String>,
 }

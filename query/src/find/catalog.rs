@@ -93,7 +93,7 @@ pub struct Snapshot {
     pub habits: Arc<Habits>,
     /// What is in the store and could not be read.
     pub missing: Arc<Vec<Missing>>,
-    /// Rows before this are not searched: the index is full.
+    /// Rows before this are not searched: the index is full, or they are gone from the store.
     pub searched_from: Option<Micros>,
     /// When the store was looked at; never yet: nothing.
     pub read_at: Option<Micros>,
@@ -165,11 +165,19 @@ impl Catalog {
         if keeper.refreshed.is_some_and(|at| at.elapsed() < enough) && !age.is_zero() {
             return Ok(());
         }
+        // Who waited while somebody else found the store away does not wait for that again.
+        let trouble = self.health().trouble.clone();
+        if let Some((_, why)) = trouble.filter(|(at, _)| at.elapsed() < age) {
+            return Err(self.store.away(why));
+        }
         let looked = keeper.look(self, now).instrument(info_span!("refresh")).await;
         match &looked {
             Ok(()) => {
                 keeper.refreshed = Some(Instant::now());
                 self.health().trouble = None;
+            }
+            Err(StoreError::Unreadable { source, .. }) => {
+                self.health().trouble = Some((Instant::now(), source.to_string()));
             }
             Err(error) => self.health().trouble = Some((Instant::now(), error.to_string())),
         }

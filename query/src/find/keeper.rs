@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use flowtap_record::Micros;
@@ -85,10 +86,16 @@ impl Keeper {
     async fn take(&mut self, catalog: &Catalog, new: Vec<(InboxName, ObjectMeta)>) {
         let started = Instant::now();
         let (count, mut failed) = (new.len(), 0);
+        let left_alone = AtomicBool::new(false);
+        let left_alone = &left_alone;
         let mut made = stream::iter(new)
             .map(|(name, meta)| async move {
                 let put_at = Micros(meta.last_modified.timestamp_micros());
-                let made = make(catalog, &name, meta).await;
+                let made = if left_alone.load(Relaxed) {
+                    Err(Trouble::Read("the store gave none of those before".to_owned()))
+                } else {
+                    make(catalog, &name, meta).await
+                };
                 (name, put_at, made)
             })
             .buffered(AT_ONCE);
@@ -105,10 +112,7 @@ impl Keeper {
                     failed = if matches!(trouble, Trouble::Read(_)) { failed + 1 } else { 0 };
                     let from = began(&name.boot).max(self.seen_before(catalog, &name));
                     self.shelf.put(name, trouble, from, self.statuses.here(put_at));
-                    // The rest is as it was: not taken, and tried at the next look.
-                    if failed >= MANY_FAILED {
-                        break;
-                    }
+                    left_alone.fetch_or(failed >= MANY_FAILED, Relaxed);
                 }
             }
         }

@@ -114,6 +114,11 @@ impl Store {
         &self.footers
     }
 
+    /// The same trouble as a moment ago.
+    pub(crate) fn away(&self, why: String) -> StoreError {
+        self.unreadable(object_store::Error::Generic { store: "store", source: why.into() })
+    }
+
     pub(crate) fn unreadable(&self, source: object_store::Error) -> StoreError {
         StoreError::Unreadable { url: self.url.clone(), source }
     }

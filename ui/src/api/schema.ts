@@ -177,7 +177,7 @@ export interface components {
             live: number;
             /** @description When the store was read last. */
             read_at: string | null;
-            /** @description Flows and ids from before are not searched: the index is full. */
+            /** @description Flows and ids from before are not searched: the index is full, or the store let go of them. */
             searched_from: string | null;
             /** @description `complete to 12:04:31 for 6 of 6 sidecars`. */
             sentence: string;
