@@ -191,9 +191,10 @@ async fn pump<G: Gate>(
     let mut input = BytesMut::new();
     let mut read_size = READ_MIN;
     let mut open = true;
-    // Whether reading has failed, and, with nothing more to read, until when what was read may
-    // still be written.
+    // Whether reading has failed or was refused, and, with nothing more to read, until when what was
+    // read may still be written.
     let mut failed = false;
+    let mut refused: Option<Vec<u8>> = None;
     let mut deadline: Option<Instant> = None;
     let mut unflushed = false;
     while open || !queue.chunks.is_empty() || unflushed {
@@ -209,8 +210,11 @@ async fn pump<G: Gate>(
                     Ok(count) => {
                         bytes_of(metrics, side).inc_by(count as u64);
                         progress.made();
-                        if let Some(refusal) = gate.pass(side, &mut input, &mut queue) {
-                            return End { how: Ended::Refused, refusal: Some(refusal) };
+                        refused = gate.pass(side, &mut input, &mut queue);
+                        if refused.is_some() {
+                            // What was let through before is the other side's still.
+                            open = false;
+                            deadline = Some(Instant::now() + LINGER);
                         }
                     }
                     // What came before the failure is the other side's still: a broker's last words
@@ -231,7 +235,7 @@ async fn pump<G: Gate>(
                         gate.waiting(side, queue.bytes);
                         progress.made();
                         unflushed = true;
-                        if !open && !failed {
+                        if !open && !failed && refused.is_none() {
                             deadline = Some(Instant::now() + PATIENCE);
                         }
                     }
@@ -241,9 +245,15 @@ async fn pump<G: Gate>(
             }
             () = released(gate, hold, metrics), if hold.is_some() => queue.release(),
             () = elapsed(deadline), if deadline.is_some() => {
+                if refused.is_some() {
+                    break;
+                }
                 return Ended::Failed(if failed { side } else { other }).into();
             }
         }
+    }
+    if refused.is_some() {
+        return End { how: Ended::Refused, refusal: refused };
     }
     if failed {
         return Ended::Failed(side).into();

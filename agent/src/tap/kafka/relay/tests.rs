@@ -113,3 +113,28 @@ async fn an_answer_waits_neither_for_a_stuck_decoder_nor_for_a_stuck_disk() {
     }
     assert_eq!(produce(&around, Disk(disk)).await, (2, 2));
 }
+
+#[tokio::test]
+async fn answers_from_before_a_refusal_still_arrive() {
+    let (around, _intake) = around();
+    let (_written, disk) = tokio::sync::watch::channel(true);
+    let (mut client, mut client_end) = tokio::io::duplex(1024);
+    let (mut broker_end, mut broker) = tokio::io::duplex(1024);
+    let talk = async {
+        client.write_all(PRODUCE).await.unwrap();
+        reads(&mut broker, PRODUCE).await;
+        // In one piece: an answer, and what no broker says.
+        broker.write_all(&[DONE, &[0xff; 8]].concat()).await.unwrap();
+        reads(&mut client, DONE).await;
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0, "then it is over");
+    };
+    let stop = std::future::pending();
+    let ends = (1, Ends::default());
+    let relayed = async {
+        let ended = relay(&mut client_end, &mut broker_end, &around, Disk(disk), ends, stop).await;
+        drop(client_end);
+        ended
+    };
+    let ((), ended) = tokio::join!(talk, relayed);
+    assert_eq!(ended, Ended::Refused);
+}
