@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
+use super::memory::Memory;
 use super::wire::TopicId;
 use crate::config::{HostPort, PortRange};
 
@@ -60,6 +61,8 @@ pub(crate) struct Brokers {
     opened: mpsc::UnboundedSender<Opened>,
     /// Something that is kept across restarts has changed.
     changed: Arc<Notify>,
+    /// Where a port stands before a client is told it.
+    memory: Option<Memory>,
 }
 
 impl Brokers {
@@ -75,6 +78,7 @@ impl Brokers {
             failed: Mutex::default(),
             opened,
             changed: Arc::default(),
+            memory: None,
         };
         let (inside, outside): (Vec<_>, Vec<_>) =
             kept.brokers.into_iter().partition(|(_, known)| {
@@ -96,6 +100,11 @@ impl Brokers {
             })?;
         }
         Ok(brokers)
+    }
+
+    /// From now on ports of new brokers stand in this file before [`Self::learn`] says them.
+    pub(crate) fn kept_in(self, memory: Memory) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -121,6 +130,11 @@ impl Brokers {
         }
         let listener = self.bind_for(&kept, id)?;
         let port = self.open(&mut kept, id, listener, address);
+        if let Some(memory) = &self.memory
+            && let Err(error) = memory.save_now(&kept)
+        {
+            tracing::warn!(broker = id, %error, "a broker's port can't be kept for the next start");
+        }
         drop(kept);
         self.changed.notify_one();
         Ok(port)
@@ -342,6 +356,17 @@ mod tests {
         assert_eq!(brokers.candidates(&configured), [host("b:1"), host("c:1"), host("a:1")]);
         brokers.tried(&host("a:1"), true);
         assert_eq!(brokers.candidates(&configured)[0], host("a:1"));
+    }
+
+    #[test]
+    fn a_port_is_kept_before_anybody_is_told_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let listen = crate::config::ListenAddr::parse("127.0.0.1:19092").unwrap();
+        let memory = Memory::new(folder.path(), &listen);
+        let (brokers, _opened) = of(local(PortRange { first: 0, last: 0 }), Kept::default());
+        let brokers = brokers.kept_in(memory.clone());
+        let port = brokers.learn(3, host("k3:9092")).unwrap();
+        assert_eq!(memory.load().brokers[&3].port, port);
     }
 
     #[test]

@@ -118,7 +118,8 @@ impl<R: Recorder> KafkaTap<R> {
         let local = Local { ip: place.ip(), ports: self.ports, advertise };
         let memory = Memory::new(&self.folder, &self.listen);
         let (opens, opened) = mpsc::unbounded_channel();
-        let brokers = Arc::new(Brokers::new(local, memory.load(), opens)?);
+        let brokers = Brokers::new(local, memory.load(), opens)?.kept_in(memory.clone());
+        let brokers = Arc::new(brokers);
         let (feed, intake) = feed(self.decode_bytes);
         let (feed, intake) = if self.record { (Some(feed), Some(intake)) } else { (None, None) };
         let metrics = self.env.metrics.clone();

@@ -2,7 +2,7 @@
 //! broker, and the names of topics by their ids. One file in the spool's folder, replaced whole.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -78,18 +78,37 @@ impl Memory {
         }
     }
 
-    /// Replaces the file.
+    /// Replaces the file; it survives a loss of power.
     fn save(&self, kept: &Kept) -> io::Result<()> {
+        self.replace(kept, "json.new", File::sync_all)?;
+        File::open(self.folder())?.sync_all()
+    }
+
+    /// Replaces the file without waiting for the disk: it survives kill -9. Before a client is told
+    /// of a port, so that it can rely on it.
+    pub(crate) fn save_now(&self, kept: &Kept) -> io::Result<()> {
+        // Under another name than `save` uses, which may be under way.
+        self.replace(kept, "json.now", |_| Ok(()))
+    }
+
+    fn replace(
+        &self,
+        kept: &Kept,
+        extension: &str,
+        sync: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
         let text = serde_json::to_vec(&OnDisk::from(kept))?;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let new = self.path.with_extension("json.new");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.folder())?;
+        let new = self.path.with_extension(extension);
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        fs::File::open(folder)?.sync_all()
+        sync(&file)?;
+        fs::rename(&new, &self.path)
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
     }
 
     /// Writes what is known as often as it changes, until `stop`; no connection waits for it.
