@@ -143,7 +143,10 @@ impl Judge<'_> {
             let headline = format!("at {who}");
             return self.add(State::Running, "in_transaction", row, headline, vec![text]);
         }
-        if sight == Sight::Clear && ended.is_none() {
+        // A transaction that is open while its sidecar starts again has no end in the rows: the new
+        // start does not know what passed before it.
+        let restarted = self.known.coverage.over.contains_key(&row.id.boot);
+        if sight == Sight::Clear && ended.is_none() && !restarted {
             let text = format!("{text} that has not ended since.");
             return self.add(State::Late, "in_transaction", row, format!("at {who}"), vec![text]);
         }
@@ -153,7 +156,12 @@ impl Judge<'_> {
                 self.time(end)
             )],
             None => {
-                vec![format!("{text}; its end was not seen."), self.why_blind(&row.agent, &who)]
+                let why = if sight == Sight::Clear {
+                    format!("The sidecar of {who} was started again since.")
+                } else {
+                    self.why_blind(&row.agent, &who)
+                };
+                vec![format!("{text}; its end was not seen."), why]
             }
         };
         let headline = format!("left Flowtap's sight at {}", place_of(row));

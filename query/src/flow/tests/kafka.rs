@@ -1,6 +1,6 @@
 //! Kafka: what a producer hands to a topic, and flows that go from RabbitMQ to Kafka and back.
 
-use flowtap_record::{Kind, Outcome};
+use flowtap_record::{AgentState, Kind, Outcome};
 use serde_json::{Value, json};
 
 use super::super::{Row, State};
@@ -275,6 +275,34 @@ fn a_transaction_that_does_not_end_is_running_and_late_after_a_minute() {
     let verdict = scene.judge();
     assert_eq!(verdict.state, State::Late);
     assert_eq!(verdict.finding.unwrap().since, at(65.0));
+}
+
+#[test]
+fn a_transaction_that_was_open_while_its_sidecar_started_again_is_unknown() {
+    let mut scene = cars();
+    let publish = scene.produce("factory", "Painted-1", 57, 0.0);
+    scene.in_transaction(publish, "7/0/1");
+    scene.now = 70.0;
+    for service in ["shop", "factory", "showroom"] {
+        scene.of(service).watermark = at(70.0);
+        scene.of(service).at = at(70.0);
+    }
+    assert_eq!(scene.judge().state, State::Late);
+    // The start that saw the publish ended in order; the next one sees everything.
+    let mut before = scene.agents.iter().find(|it| it.status.service == "factory").unwrap().clone();
+    before.status.state = AgentState::Ended;
+    before.status.watermark = at(30.0);
+    before.status.started_at = at(-600.0);
+    scene.of("factory").boot = "next".to_owned();
+    scene.of("factory").started_at = at(30.0);
+    scene.agents.push(before);
+    scene.expect(
+        State::Unknown,
+        "in_transaction",
+        None,
+        "factory published Painted to topic cars, partition 1, offset 57 at 12:00:00.000 in a \
+         transaction; its end was not seen. The sidecar of factory was started again since.",
+    );
 }
 
 #[test]
