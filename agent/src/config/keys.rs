@@ -259,8 +259,9 @@ pub(super) const AGENT: &[Key<Config>] = &[
         flag: None,
         kind: "size",
         fallback: Value("\"64MiB\""),
-        doc: "Most memory for what each Kafka tap has forwarded and not yet decoded; beyond it \
-              records are not decoded and a `gap` says so. Forwarding never waits for it",
+        doc: "Most memory for what each Kafka tap has forwarded and not yet decoded, with what it \
+              keeps of frames until they are complete; beyond it frames are not decoded and a \
+              `gap` says so. Forwarding never waits for it",
         set: |c, v| put(&mut c.limits.decode, v.size()),
     },
     Key {

@@ -127,7 +127,8 @@ pub struct LimitsConfig {
     /// Most memory for what is kept of open deliveries and unconfirmed publishes, over all
     /// connections.
     pub memory: ByteSize,
-    /// Most memory for what a Kafka tap has forwarded and not yet decoded.
+    /// Most memory for what a Kafka tap has forwarded and not yet decoded, with what it keeps of
+    /// frames until they are complete.
     pub decode: ByteSize,
 }
 

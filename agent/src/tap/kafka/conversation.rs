@@ -42,7 +42,7 @@ pub(crate) struct Around {
 
 /// What comes next.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// More bytes must come first.
     More,
     /// These go on; all that follows them waits until the item is decoded and its rows are written.
@@ -53,7 +53,7 @@ pub(super) enum Step {
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Conversation {
+pub(crate) struct Conversation {
     around: Arc<Around>,
     number: i64,
     requests: Track,
@@ -69,6 +69,8 @@ pub(super) struct Conversation {
     /// The request that is passing, or passed last, has an answer to come.
     asked: bool,
     opaque: bool,
+    /// Bytes that are kept back, as the feed counts them.
+    kept_back: usize,
     /// Why the tap ended the connection.
     refused: Option<&'static str>,
 }
@@ -91,6 +93,8 @@ struct Track {
     begun: bool,
     /// This frame is handed to the feed.
     telling: bool,
+    /// Frames for which the feed had no room, and when the first of them came.
+    missed: Option<(i64, Micros)>,
     /// With less than this there is no use in trying again.
     enough: usize,
 }
@@ -116,7 +120,7 @@ struct Tail {
 }
 
 impl Conversation {
-    pub(super) fn new(around: Arc<Around>, number: i64, ends: Ends, now: Micros) -> Self {
+    pub(crate) fn new(around: Arc<Around>, number: i64, ends: Ends, now: Micros) -> Self {
         let conversation = Self {
             around,
             number,
@@ -128,6 +132,7 @@ impl Conversation {
             strange: HashSet::new(),
             asked: false,
             opaque: false,
+            kept_back: 0,
             refused: None,
         };
         conversation.send(now, What::Opened(Box::new(ends)));
@@ -135,7 +140,7 @@ impl Conversation {
     }
 
     /// Takes what may go on from what was read from a side.
-    pub(super) fn step(&mut self, side: Side, now: Micros, input: &mut BytesMut) -> Step {
+    pub(crate) fn step(&mut self, side: Side, now: Micros, input: &mut BytesMut) -> Step {
         if input.is_empty() {
             return Step::More;
         }
@@ -152,8 +157,10 @@ impl Conversation {
     }
 
     /// The sockets are closed. What the rest of a frame would have said is lost.
-    pub(super) fn end(&mut self, now: Micros, reason: &'static str) {
+    pub(crate) fn end(&mut self, now: Micros, reason: &'static str) {
         self.cut(now);
+        self.keeps_back(0);
+        self.tell_missed(now);
         self.send(now, What::Closed(self.refused.unwrap_or(reason)));
     }
 
@@ -180,7 +187,11 @@ impl Conversation {
              it are not rewritten"
         );
         self.around.metrics.opaque_connections.inc();
-        self.cut(now);
+        for side in [Side::Client, Side::Broker] {
+            self.track(side).telling = false;
+        }
+        self.keeps_back(0);
+        self.tell_missed(now);
         self.opaque = true;
         self.send(now, What::Opaque(why));
     }
@@ -233,10 +244,33 @@ impl Conversation {
             _ => MAX_TOLD,
         };
         let fits = head.size <= limit;
-        self.send(now, What::Begin(side, Box::new(head)));
+        if self.around.feed.as_ref().is_some_and(Feed::has_room) {
+            self.tell_missed(now);
+        }
+        if self.send(now, What::Begin(side, Box::new(head))).is_none() {
+            self.track(side).missed.get_or_insert((0, now)).0 += 1;
+            return;
+        }
         self.track(side).telling = true;
         if !fits {
             self.lose(side, now, Loss::Size);
+        }
+    }
+
+    /// Says how many frames were not handed over, if there were any.
+    fn tell_missed(&mut self, now: Micros) {
+        for side in [Side::Client, Side::Broker] {
+            if let Some((frames, since)) = self.track(side).missed.take() {
+                self.send(now, What::Missed { side, frames, since });
+            }
+        }
+    }
+
+    /// So many bytes are kept back now, until more come.
+    fn keeps_back(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.kept_back, bytes);
+        if let Some(feed) = &self.around.feed {
+            feed.kept_back(before, bytes);
         }
     }
 
@@ -259,11 +293,6 @@ impl Conversation {
 
     fn lose(&mut self, side: Side, now: Micros, loss: Loss) {
         self.track(side).telling = false;
-        self.around.metrics.undecodable(match loss {
-            Loss::Memory => "over limits.decode",
-            Loss::Size => "frame too large",
-            Loss::Cut => "frame cut",
-        });
         let ticket = self.send(now, What::Lost(side, loss));
         self.concludes(side, ticket);
     }

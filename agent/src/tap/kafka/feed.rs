@@ -3,8 +3,10 @@
 //! takes them. What concludes something is queued before its last byte is forwarded, so that the
 //! thread sees a cause before its effect, over all connections of the tap.
 //!
-//! What may wait here is bounded; beyond that the relay says only that something was lost.
+//! What may wait here is bounded, together with what the decoder keeps of it until more comes, and
+//! with what relays keep back; beyond that the relay says only that something was lost.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -40,6 +42,8 @@ pub(crate) enum What {
     End(Side),
     /// The rest of the frame could not be kept: it is forwarded all the same.
     Lost(Side, Loss),
+    /// So many frames were not even begun, as there was no room: the first of them then.
+    Missed { side: Side, frames: i64, since: Micros },
     /// A frame in an API or version that the tap can't read, which could have carried records.
     Unread(Box<Head>),
     /// The user that the client logs in as, at first or again; never a secret.
@@ -92,9 +96,15 @@ pub(crate) type Ticket = u64;
 /// Numbers items and sends them, under one lock, so that numbers go up in the queue.
 type Numbered = Mutex<(Ticket, Sender<(Ticket, Item)>)>;
 
+/// What an item takes beside its bytes: itself, its place in the queue, a frame's head.
+const ITEM: usize = 256;
+
 #[derive(Debug)]
 struct Shared {
+    /// Of items that wait, and of what relays keep back.
     bytes: AtomicUsize,
+    /// Of what the decoder keeps until more comes.
+    kept: AtomicUsize,
     max_bytes: usize,
     /// `at` of the oldest item that is not yet decoded, in microseconds; `i64::MAX` for none.
     pending_since: Arc<AtomicI64>,
@@ -114,6 +124,8 @@ pub(crate) struct Feed {
 pub(crate) struct Intake {
     shared: Arc<Shared>,
     receiver: Receiver<(Ticket, Item)>,
+    /// `at` of the item that was taken last.
+    current: Cell<i64>,
 }
 
 /// A feed in which at most `max_bytes` may wait.
@@ -121,26 +133,31 @@ pub(crate) fn feed(max_bytes: usize) -> (Feed, Intake) {
     let (sender, receiver) = channel();
     let shared = Arc::new(Shared {
         bytes: AtomicUsize::new(0),
+        kept: AtomicUsize::new(0),
         max_bytes,
         pending_since: Arc::new(AtomicI64::new(i64::MAX)),
         queued: AtomicUsize::new(0),
         done: watch::Sender::new((0, None)),
     });
     let sender = Arc::new(Mutex::new((0, sender)));
-    (Feed { shared: Arc::clone(&shared), sender }, Intake { shared, receiver })
+    (
+        Feed { shared: Arc::clone(&shared), sender },
+        Intake { shared, receiver, current: Cell::new(0) },
+    )
 }
 
 impl Feed {
-    /// Queues an item; never waits. A piece is refused with `None` when too many bytes wait
-    /// already: the relay then says [`What::Lost`] once and gives no more of that frame.
+    /// Queues an item; never waits. The beginning of a frame and a piece of one are refused with
+    /// `None` when too much waits already: the relay then says [`What::Lost`] or [`What::Missed`]
+    /// once and gives no more of that frame.
     pub(crate) fn send(&self, item: Item) -> Option<Ticket> {
         let shared = &*self.shared;
-        if let What::Piece(_, bytes) = &item.what {
-            let waiting = shared.bytes.fetch_add(bytes.len(), Ordering::AcqRel) + bytes.len();
-            if waiting > shared.max_bytes {
-                shared.bytes.fetch_sub(bytes.len(), Ordering::AcqRel);
-                return None;
-            }
+        let weight = Intake::weight(&item);
+        let waiting = shared.bytes.fetch_add(weight, Ordering::AcqRel) + weight;
+        let can_be_refused = matches!(item.what, What::Begin(..) | What::Piece(..));
+        if can_be_refused && waiting + shared.kept.load(Ordering::Acquire) > shared.max_bytes {
+            shared.bytes.fetch_sub(weight, Ordering::AcqRel);
+            return None;
         }
         let mut sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         sender.0 += 1;
@@ -151,6 +168,19 @@ impl Feed {
         // The thread is gone only when the tap is closing; nothing is decoded any more then.
         let _ = sender.1.send((ticket, item));
         Some(ticket)
+    }
+
+    /// Whether a frame could begin now.
+    pub(crate) fn has_room(&self) -> bool {
+        let shared = &*self.shared;
+        let waiting = shared.bytes.load(Ordering::Acquire) + shared.kept.load(Ordering::Acquire);
+        waiting + 2 * ITEM <= shared.max_bytes
+    }
+
+    /// A relay keeps back so many bytes now, in place of so many `before`.
+    pub(crate) fn kept_back(&self, before: usize, now: usize) {
+        self.shared.bytes.fetch_add(now, Ordering::AcqRel);
+        self.shared.bytes.fetch_sub(before, Ordering::AcqRel);
     }
 
     /// The number of the newest item.
@@ -190,6 +220,7 @@ impl Intake {
     pub(crate) fn next(&self, patience: Duration) -> Next {
         match self.receiver.recv_timeout(patience) {
             Ok((ticket, item)) => {
+                self.current.set(item.at.0);
                 self.shared.pending_since.store(item.at.0, Ordering::Release);
                 Next::Item(ticket, item)
             }
@@ -203,18 +234,86 @@ impl Intake {
         let shared = &*self.shared;
         shared.bytes.fetch_sub(bytes, Ordering::AcqRel);
         if shared.queued.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // A new item may come between these two; its own store follows or has just been
-            // overwritten, and `next` repeats it.
-            shared.pending_since.store(i64::MAX, Ordering::Release);
+            // A new item may come between these two: its own time must stay.
+            let (done, none) = (self.current.get(), i64::MAX);
+            let _ = shared.pending_since.compare_exchange(
+                done,
+                none,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
         }
         shared.done.send_replace((ticket, newest));
     }
 
+    /// The decoder keeps so many bytes until more comes.
+    pub(crate) fn keeps(&self, bytes: usize) {
+        self.shared.kept.store(bytes, Ordering::Release);
+    }
+
     /// Bytes that an item counts for.
     pub(crate) fn weight(item: &Item) -> usize {
-        match &item.what {
+        ITEM + match &item.what {
             What::Piece(_, bytes) => bytes.len(),
+            What::Begin(_, head) => head.client_id.as_ref().map_or(0, |id| id.len()),
             _ => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(at: i64, what: What) -> Item {
+        Item { connection: 1, at: Micros(at), what }
+    }
+
+    fn begin() -> What {
+        let head = Head { key: 12, version: 3, correlation: 1, client_id: None, size: 0 };
+        What::Begin(Side::Client, Box::new(head))
+    }
+
+    #[test]
+    fn items_without_bytes_are_bounded_too() {
+        let (feed, intake) = feed(100 * ITEM);
+        let taken = (0..1000).filter(|at| feed.send(item(*at, begin())).is_some()).count();
+        assert_eq!(taken, 100);
+        assert!(!feed.has_room());
+        assert!(feed.send(item(1, What::End(Side::Client))).is_some(), "an end is never refused");
+        while let Next::Item(ticket, item) = intake.next(Duration::ZERO) {
+            intake.done(ticket, Intake::weight(&item), None);
+        }
+        assert!(feed.has_room());
+    }
+
+    #[test]
+    fn what_decoder_and_relays_keep_leaves_less_room() {
+        let (feed, intake) = feed(10 * ITEM);
+        intake.keeps(10 * ITEM);
+        assert_eq!(feed.send(item(1, begin())), None);
+        intake.keeps(0);
+        feed.kept_back(0, 10 * ITEM);
+        assert_eq!(feed.send(item(1, begin())), None);
+        feed.kept_back(10 * ITEM, 0);
+        assert!(feed.send(item(1, begin())).is_some());
+    }
+
+    #[test]
+    fn an_item_that_came_while_the_last_was_finished_keeps_its_time() {
+        let (feed, intake) = feed(1 << 20);
+        feed.send(item(5, begin()));
+        let Next::Item(ticket, first) = intake.next(Duration::ZERO) else { panic!("none") };
+        let pending = intake.pending_since();
+        assert_eq!(pending.load(Ordering::Acquire), 5);
+        // As when `send` is through between the two steps of `done`.
+        pending.store(9, Ordering::Release);
+        intake.done(ticket, Intake::weight(&first), None);
+        assert_eq!(pending.load(Ordering::Acquire), 9);
+        pending.store(5, Ordering::Release);
+        feed.send(item(9, begin()));
+        let Next::Item(ticket, second) = intake.next(Duration::ZERO) else { panic!("none") };
+        intake.done(ticket, Intake::weight(&second), None);
+        assert_eq!(pending.load(Ordering::Acquire), i64::MAX, "nothing waits");
     }
 }

@@ -11,9 +11,9 @@ use super::wire::{
     EndTxnResponse, Fault, FetchRequest, GroupHeartbeatRequest, GroupHeartbeatResponse,
     InitProducerRequest, InitProducerResponse, JoinRequest, JoinResponse, LeaveRequest,
     LeaveResponse, MemberRequest, OffsetFetchRequest, OffsetFetchResponse, Part, ProduceResponse,
-    RecordStream, RequestHeader, Scratch, Subscription, SyncResponse, TailFinder, Topics,
-    auth_bytes, control_type, error_name, for_each_record, handshake_mechanism, heartbeat_error,
-    is_retriable, key, magic, response_body, user_name,
+    RecordStream, RequestHeader, Scratch, StreamsHeartbeatRequest, Subscription, SyncResponse,
+    TailFinder, Topics, auth_bytes, control_type, error_name, for_each_record, handshake_mechanism,
+    heartbeat_error, is_retriable, key, magic, response_body, user_name,
 };
 
 /// A header of a record.
@@ -130,7 +130,10 @@ pub fn decode_all(version: i16, bytes: &[u8]) {
         let _ = MemberRequest::decode(key, version, bytes);
     }
     let _ = SyncResponse::decode(version, bytes);
-    let _ = heartbeat_error(version, bytes);
+    for key in [key::HEARTBEAT, key::STREAMS_GROUP_HEARTBEAT] {
+        let _ = heartbeat_error(key, version, bytes);
+    }
+    let _ = StreamsHeartbeatRequest::decode(version, bytes);
     let _ = LeaveRequest::decode(version, bytes);
     let _ = LeaveResponse::decode(version, bytes);
     let _ = Subscription::decode(bytes);

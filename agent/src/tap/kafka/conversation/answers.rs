@@ -163,6 +163,7 @@ impl Conversation {
             return self.refuse("an answer with addresses is too large");
         }
         self.answers.enough = enough;
+        self.keeps_back(answer.have);
         Step::More
     }
 
@@ -243,7 +244,7 @@ impl Conversation {
 
     /// Passes what is here of an answer as it is.
     fn untouched(&mut self, now: Micros, answer: &Answer, input: &mut BytesMut) -> Step {
-        let hold = self.taken(now, answer);
+        let hold = self.taken(now, answer, &input[answer.header..answer.have]);
         let bytes = input.split_to(answer.have).freeze();
         self.tell_piece(Side::Broker, now, &bytes.slice(answer.header..));
         self.within(Side::Broker, now, answer.end() - answer.have);
@@ -264,7 +265,7 @@ impl Conversation {
         let Ok(length) = i32::try_from(answer.length - read + new.len()) else {
             return self.refuse("an answer with addresses is too large");
         };
-        let hold = self.taken(now, answer);
+        let hold = self.taken(now, answer, &input[answer.header..answer.have]);
         let old = input.split_to(answer.have).freeze();
         // The decoder gets what the broker said.
         self.tell_piece(Side::Broker, now, &old.slice(answer.header..));
@@ -279,9 +280,10 @@ impl Conversation {
     }
 
     /// The answer goes on now: its request is done with. What it has to wait for.
-    fn taken(&mut self, now: Micros, answer: &Answer) -> Option<Ticket> {
+    fn taken(&mut self, now: Micros, answer: &Answer, body: &[u8]) -> Option<Ticket> {
         self.outstanding.pop_front();
         self.answers.enough = 0;
+        self.keeps_back(0);
         let asked = &answer.asked;
         let head = Head {
             key: asked.key,
@@ -295,7 +297,7 @@ impl Conversation {
             key::FETCH => api.is_some_and(|api| !api.knows(asked.version)),
             key::SHARE_FETCH => true,
             _ => false,
-        };
+        } && !(answer.is_whole() && is_empty(asked, body));
         let hold = match asked.key {
             key::PRODUCE => asked.ticket,
             key::END_TXN => self.newest(),
@@ -315,7 +317,7 @@ impl Conversation {
 impl Conversation {
     /// The header of a Fetch answer that is too large to be kept back.
     fn large_fetch(&mut self, now: Micros, answer: &Answer, input: &mut BytesMut) -> Step {
-        self.taken(now, answer);
+        self.taken(now, answer, &input[answer.header..answer.have]);
         let (key, version) = (answer.asked.key, answer.asked.version);
         let finder = Box::new(finder(key, version));
         let left = answer.end() - answer.header;
@@ -357,14 +359,25 @@ impl Conversation {
                 tracing::error!(bytes = left, "connection closed: a Fetch with a very long tail");
                 return self.refuse("an answer with addresses is too large");
             }
+            self.keeps_back(input.len());
             return Step::More;
         }
+        self.keeps_back(0);
         if let Err(fault) = addresses::neutralise(tail.key, tail.version, &mut input[..left]) {
             tracing::warn!(%fault, "the end of a Fetch can't be read, and passes as it is");
             self.around.metrics.undecodable("Fetch");
         }
         self.pass_on(Side::Broker, now, left, input)
     }
+}
+
+/// Whether an answer that is not read holds no records: then nothing passes unseen.
+fn is_empty(asked: &Asked, body: &[u8]) -> bool {
+    let records = match asked.key {
+        key::SHARE_FETCH => wire::share_fetch_records(asked.version, body),
+        _ => wire::old_fetch_records(asked.version, body),
+    };
+    records == Ok(0)
 }
 
 fn finder(key: i16, version: i16) -> TailFinder {

@@ -106,20 +106,22 @@ impl Conversation {
     fn unread_request(&mut self, now: Micros, api: Option<&Api>, head: &Head) {
         match api {
             Some(api) if api.knows(head.version) => {}
-            Some(api) => {
-                self.around.metrics.undecodable(api.name);
-                if head.key == key::PRODUCE {
-                    self.send(now, What::Unread(Box::new(head.clone())));
-                }
+            // Each is counted once: what is told to the feed is counted there.
+            Some(_) if matches!(head.key, key::PRODUCE | key::END_TXN) => {
+                self.send(now, What::Unread(Box::new(head.clone())));
             }
+            // Its answer is told.
+            Some(_) if head.key == key::FETCH => {}
+            Some(api) => self.around.metrics.undecodable(api.name),
             None if head.key > NEWEST_KEY || head.key < 0 => {
-                self.around.metrics.undecodable("unknown API");
                 if self.strange.insert(head.key) {
                     tracing::warn!(
                         api = head.key,
                         "an API that this tap does not know passes unread"
                     );
                     self.send(now, What::Unread(Box::new(head.clone())));
+                } else {
+                    self.around.metrics.undecodable("version_unknown");
                 }
             }
             None => {}

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use flowtap_record::Micros;
+
 use super::Shared;
-use super::connection::{Connection, SentBatch};
+use super::connection::{Connection, SentBatch, unanswered};
 use super::context::Context;
 use super::groups::Committed;
 use super::requests::{Beat, Question, spots, text};
@@ -13,7 +15,7 @@ use crate::tap::kafka::feed::Head;
 use crate::tap::kafka::wire::{
     Assignment, CommitResponse, EndTxnResponse, Fault, GroupHeartbeatResponse,
     InitProducerResponse, JoinResponse, LeaveResponse, OffsetFetchResponse, ProduceResponse,
-    SyncResponse, TopicRef, Topics, heartbeat_error,
+    SyncResponse, TopicRef, Topics, error, heartbeat_error,
 };
 
 /// Errors by which a broker says that it does not know the member any more: `UNKNOWN_MEMBER_ID`,
@@ -32,16 +34,24 @@ pub(crate) fn read(
     let version = head.version;
     match question {
         Question::Produce(batches) => {
-            produced(cx, shared, &batches, &ProduceResponse::decode(version, body)?);
+            let read = ProduceResponse::decode(version, body);
+            if let Ok(answer) = &read {
+                produced(cx, shared, &batches, answer);
+            }
+            // Those that the answer says nothing of.
+            unanswered(shared, cx.now, Question::Produce(batches));
+            read?;
         }
         Question::Commit(commits, transaction) => {
             let answer = CommitResponse::decode(head.key, version, body)?;
             committed(cx, connection, shared, commits, &answer, transaction);
         }
         Question::Offsets(groups) => {
-            offsets(connection, shared, &groups, &OffsetFetchResponse::decode(version, body)?);
+            let answer = OffsetFetchResponse::decode(version, body)?;
+            offsets(connection, shared, &groups, &answer, cx.now);
         }
         Question::Join(joining) => {
+            shared.groups.waits_no_more(&joining.group, &joining.member, cx.now);
             let answer = JoinResponse::decode(version, body)?;
             let member = text(answer.member);
             if answer.error == 0 {
@@ -51,6 +61,7 @@ pub(crate) fn read(
             }
         }
         Question::Sync(group, member, generation) => {
+            shared.groups.waits_no_more(&group, &member, cx.now);
             let answer = SyncResponse::decode(version, body)?;
             if answer.error == 0 && shared.groups.is_consumer(&group, &member) {
                 // A leader may give out nothing.
@@ -60,24 +71,43 @@ pub(crate) fn read(
                 let spots = spots(shared, topics.collect());
                 shared.groups.assigned(cx, &group, &member, generation, &spots);
             } else {
-                heard(cx, shared, &group, &member, answer.error);
+                heard(cx, connection, shared, (&group, &member), answer.error);
             }
         }
-        Question::Heartbeat(group, member) => {
-            heard(cx, shared, &group, &member, heartbeat_error(version, body)?);
+        Question::Heartbeat(group, member, leaves) => {
+            let error = heartbeat_error(head.key, version, body)?;
+            if leaves && error == 0 {
+                shared.groups.gone(cx, &group, &member, "member left");
+            } else {
+                heard(cx, connection, shared, (&group, &member), error);
+            }
         }
         Question::Leave(group, members) => {
             let answer = LeaveResponse::decode(version, body)?;
-            let failed = |member: &Arc<str>| {
-                let mut failures = answer.members.iter().filter(|(_, error)| *error != 0);
-                failures.any(|(name, _)| text(name) == *member)
+            let failed = |member: &str, instance: Option<&str>| {
+                answer.members.iter().any(|(id, static_id, error)| {
+                    *error != 0
+                        && *text(id) == *member
+                        && static_id.map(text).as_deref() == instance
+                })
             };
-            for member in members.iter().filter(|member| answer.error == 0 && !failed(member)) {
-                shared.groups.gone(cx, &group, member, "member left");
+            for (member, instance) in members {
+                if answer.error != 0 || failed(&member, instance.as_deref()) {
+                    continue;
+                }
+                // Who removes others may know no more than their static ids.
+                let by_instance = instance.filter(|_| member.is_empty());
+                let member = match by_instance {
+                    Some(instance) => shared.groups.instance(&group, &instance),
+                    None => Some(member),
+                };
+                if let Some(member) = member {
+                    shared.groups.gone(cx, &group, &member, "member left");
+                }
             }
         }
         Question::GroupHeartbeat(beat) => {
-            beaten(cx, shared, &beat, GroupHeartbeatResponse::decode(version, body)?);
+            beaten(cx, connection, shared, &beat, GroupHeartbeatResponse::decode(version, body)?);
         }
         Question::InitProducer(id) => {
             let answer = InitProducerResponse::decode(version, body)?;
@@ -106,10 +136,12 @@ pub(crate) fn read(
         }
         Question::DeleteTopics => {
             for topic in &Topics::delete_topics(version, body)?.topics {
-                shared.cluster.deleted(cx, &connection.peer, topic);
+                if let Some(name) = shared.cluster.deleted(cx, &connection.peer, topic) {
+                    shared.groups.topic_is_gone(cx, &name);
+                }
             }
         }
-        Question::Fetch(_) => {}
+        Question::Fetch(_) | Question::Unread(_) => {}
     }
     Ok(())
 }
@@ -118,7 +150,9 @@ pub(crate) fn read(
 /// asked for yet.
 fn told(cx: &mut Context<'_>, connection: &Connection, shared: &mut Shared, answer: &Topics<'_>) {
     let before = shared.cluster.learned(0).len();
-    shared.cluster.told(cx, &connection.peer, answer);
+    for name in shared.cluster.told(cx, &connection.peer, answer) {
+        shared.groups.topic_is_gone(cx, &name);
+    }
     for (id, name) in shared.cluster.learned(before) {
         shared.groups.topic_is_called(&Cluster::nameless(*id), name);
     }
@@ -170,6 +204,9 @@ fn committed(
     }
     commits.retain(|commit| error(commit) == Some(0));
     if let Some((id, producer_id, epoch)) = transaction {
+        for commit in &commits {
+            shared.groups.commits_in_transaction(commit, cx.now);
+        }
         shared.transactions.offsets(cx.now, (&id, producer_id, epoch), commits);
         return;
     }
@@ -184,6 +221,7 @@ fn offsets(
     shared: &mut Shared,
     asked: &[(Arc<str>, Option<Arc<str>>)],
     answer: &OffsetFetchResponse<'_>,
+    now: Micros,
 ) {
     for (at, (group, error, topics)) in answer.groups.iter().enumerate() {
         let group = if group.is_empty() {
@@ -197,7 +235,7 @@ fn offsets(
             for (partition, offset, error) in partitions {
                 if *error == 0 && *offset >= 0 {
                     let spot = (Arc::clone(&topic), *partition);
-                    shared.groups.starts_at(&connection.client, &group, &spot, *offset);
+                    shared.groups.starts_at(&connection.client, &group, &spot, *offset, now);
                 }
             }
         }
@@ -207,29 +245,33 @@ fn offsets(
 /// The broker has answered a member.
 fn heard(
     cx: &mut Context<'_>,
+    connection: &Connection,
     shared: &mut Shared,
-    group: &Arc<str>,
-    member: &Arc<str>,
+    (group, member): (&Arc<str>, &Arc<str>),
     error: i16,
 ) {
+    let groups = &mut shared.groups;
     if EXPELLED.contains(&error) {
-        shared.groups.gone(cx, group, member, "member expelled");
+        groups.gone(cx, group, member, "member expelled");
+    } else if matches!(error, error::NONE | error::REBALANCE_IN_PROGRESS) && !member.is_empty() {
+        groups.alive(&connection.client, &connection.peer, (group, member), cx.now);
     } else {
-        shared.groups.seen(group, Some(member), cx.now);
+        groups.seen(group, Some(member), cx.now);
     }
 }
 
 /// The answer to a heartbeat of the newer protocol.
 fn beaten(
     cx: &mut Context<'_>,
+    connection: &Connection,
     shared: &mut Shared,
     beat: &Beat,
     answer: GroupHeartbeatResponse<'_>,
 ) {
     let group = &beat.joining.group;
-    let member = answer.member.map_or_else(|| Arc::clone(&beat.member), text);
+    let member = answer.member.map_or_else(|| Arc::clone(&beat.joining.member), text);
     if answer.error != 0 {
-        heard(cx, shared, group, &member, answer.error);
+        heard(cx, connection, shared, (group, &member), answer.error);
         return;
     }
     if beat.epoch < 0 {
@@ -239,7 +281,7 @@ fn beaten(
     if beat.epoch == 0 {
         shared.groups.joined(cx, &beat.joining, &member, answer.epoch);
     } else {
-        shared.groups.seen(group, Some(&member), cx.now);
+        heard(cx, connection, shared, (group, &member), 0);
     }
     if let Some(owned) = &beat.owned {
         shared.groups.holds_only(cx, group, &member, owned);

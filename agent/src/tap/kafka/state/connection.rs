@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use flowtap_record::{Kind, Outcome, escape_bytes};
+use flowtap_record::{Kind, Micros, Outcome, escape_bytes};
 use serde_json::json;
 
 use super::answers;
@@ -13,6 +13,7 @@ use super::fetches::{self, Fetches, Tools};
 use super::groups::{Client, Spot};
 use super::publishes::{BatchNumber, MAX_BATCH, Sent};
 use super::requests::{self, Question};
+use super::sums::Sums;
 use super::{Shared, fault_details};
 use crate::tap::Side;
 use crate::tap::kafka::feed::{Ends, Head, Loss, What};
@@ -20,6 +21,8 @@ use crate::tap::kafka::wire::{Fault, Part, RecordStream, TopicId, TopicRef, api,
 
 /// Requests that wait for an answer. A client with more of them sends without ever reading.
 const MAX_ASKED: usize = 4096;
+/// How often it is said again that a connection is only passed on.
+const OPAQUE_US: i64 = 10_000_000;
 
 /// The state of one connection.
 pub(crate) struct Connection {
@@ -33,6 +36,15 @@ pub(crate) struct Connection {
     down: Receiving,
     asked: VecDeque<Asked>,
     pub(crate) fetches: Fetches,
+    sums: Sums,
+    opaque: Option<Opaque>,
+}
+
+/// Nothing of the connection is read any more.
+struct Opaque {
+    why: &'static str,
+    /// Up to when a row says so.
+    told: Micros,
 }
 
 /// A request that waits for its answer.
@@ -83,32 +95,92 @@ impl Connection {
             down: Receiving::Nothing,
             asked: VecDeque::new(),
             fetches: Fetches::default(),
+            sums: Sums::default(),
+            opaque: None,
         }
     }
 
     /// Something happened on the connection.
     pub(crate) fn take(&mut self, cx: &mut Context<'_>, shared: &mut Shared, what: What) {
         match what {
+            What::Closed(reason) => self.closed(cx, shared, reason),
+            // It was given up by the decoder; the relay does not know.
+            _ if self.opaque.is_some() => {}
             What::Opened(_) => {}
-            What::Begin(side, head) => self.begin(cx, side, head),
+            What::Begin(side, head) => self.begin(cx, shared, side, head),
             What::Piece(side, bytes) => self.piece(cx, shared, side, &bytes),
             What::End(side) => self.end(cx, shared, side),
             What::Lost(side, loss) => self.lost(cx, shared, side, loss),
+            What::Missed { side, frames, since } => {
+                if side == Side::Client {
+                    shared.transactions.unread();
+                }
+                let what = json!({"from": format!("{side:?}").to_lowercase(), "frames": frames});
+                let mut gap = Unseen::new("memory", what);
+                (gap.from, gap.count) = (Some(since), Some(frames));
+                cx.gap(&self.peer, &gap);
+            }
             What::Principal(name) => {
                 Arc::make_mut(&mut self.peer).principal = Some(name);
             }
             What::Unread(head) => {
                 self.open(cx);
+                if head.key == key::END_TXN {
+                    shared.transactions.unread();
+                }
                 let name = api(head.key).map(|api| api.name);
                 let what = json!({"api": name, "key": head.key, "version": head.version});
-                cx.gap(&self.peer, &Unseen::new("version_unknown", what));
+                self.sums.add(cx, &self.peer, Unseen::new("version_unknown", what));
             }
-            What::Opaque(reason) => {
-                cx.env.metrics.opaque_connections.inc();
-                cx.gap(&self.peer, &Unseen::new("opaque", json!({"why": reason})));
-            }
-            What::Closed(reason) => self.closed(cx, shared, reason),
+            What::Opaque(reason) => self.give_up(cx, shared, "opaque", reason),
         }
+    }
+
+    /// From here on nothing of the connection is read.
+    pub(crate) fn give_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        shared: &mut Shared,
+        reason: &'static str,
+        why: &'static str,
+    ) {
+        if let Receiving::Fetch { mut answer, .. } =
+            std::mem::replace(&mut self.down, Receiving::Skipped)
+        {
+            answer.end(cx, &mut self.tools(shared));
+        }
+        self.cut(cx, shared, Side::Client);
+        self.forget_asked(shared, cx.now);
+        shared.transactions.goes_blind();
+        cx.gap(&self.peer, &Unseen::new(reason, json!({"why": why})));
+        self.opaque = Some(Opaque { why, told: cx.now });
+    }
+
+    /// Lets time pass: says what is not read.
+    pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
+        self.sums.tick(cx, &self.peer);
+        if self.opaque.as_ref().is_some_and(|opaque| cx.now.since(opaque.told) >= OPAQUE_US) {
+            self.still_opaque(cx);
+        }
+    }
+
+    fn still_opaque(&mut self, cx: &mut Context<'_>) {
+        let Some(opaque) = &mut self.opaque else { return };
+        let mut gap = Unseen::new("opaque", json!({"why": opaque.why}));
+        gap.from = Some(opaque.told);
+        opaque.told = cx.now;
+        cx.gap_row(&self.peer, &gap);
+    }
+
+    /// Bytes that are kept until more come.
+    pub(crate) fn kept(&self) -> usize {
+        let kept = |receiving: &Receiving| match receiving {
+            Receiving::Nothing | Receiving::Skipped => 0,
+            Receiving::Whole { body, .. } => body.capacity(),
+            Receiving::Produce(producing) => producing.stream.kept(),
+            Receiving::Fetch { answer, .. } => answer.kept(),
+        };
+        kept(&self.up) + kept(&self.down)
     }
 
     fn receiving(&mut self, side: Side) -> &mut Receiving {
@@ -118,7 +190,7 @@ impl Connection {
         }
     }
 
-    fn begin(&mut self, cx: &mut Context<'_>, side: Side, head: Box<Head>) {
+    fn begin(&mut self, cx: &mut Context<'_>, shared: &mut Shared, side: Side, head: Box<Head>) {
         if side == Side::Client {
             self.identify(&head);
             if !matches!(head.key, key::API_VERSIONS | key::SASL_HANDSHAKE | key::SASL_AUTHENTICATE)
@@ -135,13 +207,15 @@ impl Connection {
                 id: None,
                 batches: Vec::new(),
             })),
-            (Side::Broker, key::FETCH) => match self.answered(head.correlation) {
-                Some(Question::Fetch(asked)) => {
-                    let answer = Box::new(self.fetches.answer(head.version, asked));
-                    Receiving::Fetch { head, answer }
-                }
-                _ => Receiving::Skipped,
-            },
+            (Side::Broker, key::FETCH) => {
+                let (asked, since) = match self.answered(shared, cx.now, head.correlation) {
+                    Some(Question::Fetch(asked)) => (Some(asked), cx.now),
+                    Some(Question::Unread(since)) => (None, since),
+                    _ => (None, cx.now),
+                };
+                let answer = Box::new(self.fetches.answer(head.version, asked, cx.now, since));
+                Receiving::Fetch { head, answer }
+            }
             _ => Receiving::Whole { body: Vec::with_capacity(head.size.min(1 << 20)), head },
         };
         *self.receiving(side) = receiving;
@@ -159,7 +233,7 @@ impl Connection {
                     Ok(()) => Receiving::Produce(producing),
                     Err(fault) => {
                         self.misread(cx, &producing.head, fault);
-                        self.sent(&mut producing);
+                        self.sent(shared, cx.now, &mut producing);
                         Receiving::Skipped
                     }
                 }
@@ -169,7 +243,7 @@ impl Connection {
                 match answer.piece(cx, &mut tools, bytes) {
                     Ok(()) => Receiving::Fetch { head, answer },
                     Err(fault) => {
-                        answer.end(&mut tools);
+                        answer.end(cx, &mut tools);
                         self.misread(cx, &head, fault);
                         Receiving::Skipped
                     }
@@ -180,11 +254,12 @@ impl Connection {
         *self.receiving(side) = receiving;
     }
 
-    fn tools<'t>(&'t self, shared: &'t mut Shared) -> Tools<'t> {
+    fn tools<'t>(&'t mut self, shared: &'t mut Shared) -> Tools<'t> {
         Tools {
             cluster: &mut shared.cluster,
             groups: &mut shared.groups,
-            offsets: &self.fetches,
+            fetches: &mut self.fetches,
+            sums: &mut self.sums,
             peer: &self.peer,
             client: &self.client,
             scratch: &mut shared.scratch,
@@ -196,13 +271,16 @@ impl Connection {
         match std::mem::replace(self.receiving(side), Receiving::Nothing) {
             Receiving::Whole { head, body } if side == Side::Client => {
                 match requests::read(self, shared, &head, &body) {
-                    Ok(Some(question)) => self.ask(head.correlation, question),
+                    Ok(Some(question)) => self.ask(shared, cx.now, head.correlation, question),
                     Ok(None) => {}
-                    Err(fault) => self.misread(cx, &head, fault),
+                    Err(fault) => {
+                        self.misread(cx, &head, fault);
+                        self.unread(shared, cx.now, &head);
+                    }
                 }
             }
             Receiving::Whole { head, body } => {
-                let question = self.answered(head.correlation);
+                let question = self.answered(shared, cx.now, head.correlation);
                 let read = question.map_or(Ok(()), |question| {
                     answers::read(cx, self, shared, &head, question, &body)
                 });
@@ -210,8 +288,8 @@ impl Connection {
                     self.misread(cx, &head, fault);
                 }
             }
-            Receiving::Produce(mut producing) => self.sent(&mut producing),
-            Receiving::Fetch { answer, .. } => answer.end(&mut self.tools(shared)),
+            Receiving::Produce(mut producing) => self.sent(shared, cx.now, &mut producing),
+            Receiving::Fetch { mut answer, .. } => answer.end(cx, &mut self.tools(shared)),
             Receiving::Nothing | Receiving::Skipped => {}
         }
     }
@@ -221,17 +299,15 @@ impl Connection {
         let reason = match loss {
             Loss::Memory => "memory",
             Loss::Size => "frame_too_large",
-            Loss::Cut => "cut",
+            Loss::Cut => return self.cut(cx, shared, side),
         };
         let name = |head: &Head| api(head.key).map(|api| api.name);
         match std::mem::replace(self.receiving(side), Receiving::Skipped) {
-            // The connection ended within it: nobody got it either.
-            _ if loss == Loss::Cut => {}
-            Receiving::Fetch { head, answer } => {
+            Receiving::Fetch { head, mut answer } => {
                 let mut gap = Unseen::new(reason, json!({"api": name(&head), "size": head.size}));
                 answer.lost(&mut gap);
                 cx.gap(&self.peer, &gap);
-                answer.end(&mut self.tools(shared));
+                answer.end(cx, &mut self.tools(shared));
             }
             Receiving::Produce(mut producing) => {
                 let details = json!({"api": "Produce", "size": producing.head.size});
@@ -240,18 +316,46 @@ impl Connection {
                     (gap.topic, gap.partition) = (Some(topic.as_ref()), Some(*partition));
                 }
                 cx.gap(&self.peer, &gap);
-                self.sent(&mut producing);
+                self.sent(shared, cx.now, &mut producing);
             }
             Receiving::Whole { head, .. } => {
                 let details = json!({"api": name(&head), "size": head.size});
                 cx.gap(&self.peer, &Unseen::new(reason, details));
+                match side {
+                    Side::Client => self.unread(shared, cx.now, &head),
+                    Side::Broker => {
+                        if let Some(question) = self.answered(shared, cx.now, head.correlation) {
+                            unanswered(shared, cx.now, question);
+                        }
+                    }
+                }
             }
             Receiving::Nothing | Receiving::Skipped => {}
         }
     }
 
+    /// The connection ended within a frame: nobody got it either.
+    fn cut(&mut self, cx: &mut Context<'_>, shared: &mut Shared, side: Side) {
+        match std::mem::replace(self.receiving(side), Receiving::Skipped) {
+            Receiving::Fetch { answer, .. } => answer.cut(cx, &mut self.tools(shared)),
+            Receiving::Produce(producing) => {
+                unanswered(shared, cx.now, Question::Produce(producing.batches));
+            }
+            Receiving::Whole { .. } | Receiving::Nothing | Receiving::Skipped => {}
+        }
+    }
+
     fn misread(&mut self, cx: &mut Context<'_>, head: &Head, fault: Fault) {
         cx.gap(&self.peer, &Unseen::new("undecodable", fault_details(head, fault)));
+    }
+
+    /// What a request asked for is not known.
+    fn unread(&mut self, shared: &mut Shared, now: Micros, head: &Head) {
+        match head.key {
+            key::FETCH => self.ask(shared, now, head.correlation, Question::Unread(now)),
+            key::END_TXN => shared.transactions.unread(),
+            _ => {}
+        }
     }
 
     // === producing ===
@@ -302,28 +406,38 @@ impl Connection {
     }
 
     /// A Produce request is complete, or as much of it as could be read.
-    fn sent(&mut self, producing: &mut Producing) {
+    fn sent(&mut self, shared: &mut Shared, now: Micros, producing: &mut Producing) {
         if producing.acks != 0 {
             let batches = std::mem::take(&mut producing.batches);
-            self.ask(producing.head.correlation, Question::Produce(batches));
+            self.ask(shared, now, producing.head.correlation, Question::Produce(batches));
         }
     }
 
     // === questions ===
 
-    fn ask(&mut self, correlation: i32, question: Question) {
-        if self.asked.len() == MAX_ASKED {
-            self.asked.pop_front();
+    fn ask(&mut self, shared: &mut Shared, now: Micros, correlation: i32, question: Question) {
+        if self.asked.len() == MAX_ASKED
+            && let Some(oldest) = self.asked.pop_front()
+        {
+            unanswered(shared, now, oldest.question);
         }
         self.asked.push_back(Asked { correlation, question });
     }
 
     /// What an answer answers. Answers come in the order of the requests; earlier ones that are
     /// still here were not handed over.
-    fn answered(&mut self, correlation: i32) -> Option<Question> {
+    fn answered(&mut self, shared: &mut Shared, now: Micros, correlation: i32) -> Option<Question> {
         let at = self.asked.iter().position(|asked| asked.correlation == correlation)?;
-        self.asked.drain(..at);
+        for earlier in self.asked.drain(..at) {
+            unanswered(shared, now, earlier.question);
+        }
         self.asked.pop_front().map(|asked| asked.question)
+    }
+
+    fn forget_asked(&mut self, shared: &mut Shared, now: Micros) {
+        for asked in self.asked.drain(..) {
+            unanswered(shared, now, asked.question);
+        }
     }
 
     // === who ===
@@ -371,12 +485,14 @@ impl Connection {
     }
 
     fn closed(&mut self, cx: &mut Context<'_>, shared: &mut Shared, reason: &str) {
-        for asked in self.asked.drain(..) {
-            if let Question::Produce(batches) = asked.question {
-                for batch in batches {
-                    shared.publishes.unanswered(batch.number);
-                }
-            }
+        for side in [Side::Client, Side::Broker] {
+            self.cut(cx, shared, side);
+        }
+        self.forget_asked(shared, cx.now);
+        self.sums.end(cx, &self.peer);
+        if self.opaque.is_some() {
+            self.still_opaque(cx);
+            shared.transactions.sees_again();
         }
         if self.opened {
             let mut row = cx.row(Kind::Session, &self.peer);
@@ -385,5 +501,21 @@ impl Connection {
             row.details = Some(r#"{"what":"connection"}"#);
             cx.record(&row);
         }
+    }
+}
+
+/// The answer to a question was not seen, or could not be read.
+pub(crate) fn unanswered(shared: &mut Shared, now: Micros, question: Question) {
+    match question {
+        Question::Produce(batches) => {
+            for batch in batches {
+                shared.publishes.unanswered(batch.number);
+            }
+        }
+        Question::Join(joining) => {
+            shared.groups.waits_no_more(&joining.group, &joining.member, now);
+        }
+        Question::Sync(group, member, _) => shared.groups.waits_no_more(&group, &member, now),
+        _ => {}
     }
 }

@@ -72,6 +72,11 @@ impl<'a> Context<'a> {
     /// Something passed that was not read: it is counted, and a `gap` row says what.
     pub(crate) fn gap(&mut self, peer: &Peer, gap: &Unseen<'_>) {
         self.env.metrics.undecodable(gap.reason);
+        self.gap_row(peer, gap);
+    }
+
+    /// The row alone, of what is counted already.
+    pub(crate) fn gap_row(&mut self, peer: &Peer, gap: &Unseen<'_>) {
         tracing::debug!(connection = peer.number, reason = gap.reason, "not recorded");
         let details = gap.details.to_string();
         let mut row = self.row(Kind::Gap, peer);
@@ -80,8 +85,8 @@ impl<'a> Context<'a> {
         row.place.destination = gap.topic;
         row.place.partition = gap.partition;
         row.place.subscription = gap.group;
-        row.gap.from = Some(self.now);
-        row.gap.to = Some(self.now);
+        row.gap.from = Some(gap.from.unwrap_or(self.now));
+        row.gap.to = Some(gap.to.unwrap_or(self.now));
         row.gap.count = gap.count;
         self.record(&row);
     }
@@ -94,12 +99,24 @@ pub(crate) struct Unseen<'a> {
     pub(crate) topic: Option<&'a str>,
     pub(crate) partition: Option<i32>,
     pub(crate) group: Option<&'a str>,
+    /// From when to when, where it is more than this moment.
+    pub(crate) from: Option<Micros>,
+    pub(crate) to: Option<Micros>,
     pub(crate) count: Option<i64>,
     pub(crate) details: serde_json::Value,
 }
 
 impl Unseen<'_> {
     pub(crate) fn new(reason: &'static str, details: serde_json::Value) -> Self {
-        Self { reason, topic: None, partition: None, group: None, count: None, details }
+        Self {
+            reason,
+            topic: None,
+            partition: None,
+            group: None,
+            from: None,
+            to: None,
+            count: None,
+            details,
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Consumer groups: who is a member, who holds which partition, what was delivered to whom, and
-//! what the group has committed. Both protocols: JoinGroup to LeaveGroup, and
-//! ConsumerGroupHeartbeat (KIP-848).
+//! what the group has committed. All protocols: JoinGroup to LeaveGroup, ConsumerGroupHeartbeat
+//! (KIP-848), and as much of Kafka Streams' own (KIP-1071) as says who is alive. What happens to
+//! members is in `members.rs`.
 //!
 //! A fetch names no group. It is the group's whose member holds the partition under the same client
 //! (client id and software): `readers` keeps who that is.
+
+mod members;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +17,8 @@ use serde_json::json;
 use super::context::{Context, Peer, Unseen};
 use super::open::{By, End, Open};
 use crate::tap::kept::Kept;
+pub(crate) use members::Joining;
+use members::Member;
 
 /// A topic's partition.
 pub(crate) type Spot = (Arc<str>, i32);
@@ -22,15 +27,16 @@ pub(crate) type Spot = (Arc<str>, i32);
 pub(crate) type Client = Arc<str>;
 
 /// Deliveries that may be open over all groups; beyond it they are forgotten, and a `gap` says so.
-const MAX_OPEN: usize = 250_000;
-/// How long a member of the newer protocol may be silent: the broker's default.
+const MAX_OPEN: usize = if cfg!(test) { 1000 } else { 250_000 };
+/// How long a member of the newer protocols may be silent: the broker's default.
 pub(crate) const SESSION_US: i64 = 45_000_000;
-/// Silent members that a group keeps in mind.
-const MAX_SILENT: usize = 1000;
-/// The generation of a member that joined before the agent was started.
-const UNKNOWN: i32 = i32::MIN;
-/// Added to a session's timeout before a silent member counts as expelled.
-const GRACE_US: i64 = 2_000_000;
+/// How often what nobody uses any more is looked for.
+const SWEEP_US: i64 = 60_000_000;
+/// After how long a partition without open deliveries is forgotten, and a reader that is no member;
+/// sooner when there are so many.
+const IDLE_US: i64 = 86_400_000_000;
+const MANY: usize = 50_000;
+const IDLE_OF_MANY_US: i64 = 600_000_000;
 
 /// An offset that a group has committed, or will with a transaction.
 #[derive(Clone, Debug)]
@@ -48,6 +54,7 @@ pub(crate) struct Groups {
     by_name: HashMap<Arc<str>, Group>,
     readers: HashMap<(Client, Spot), Vec<Reader>>,
     open: usize,
+    swept: Micros,
 }
 
 #[derive(Debug, Default)]
@@ -59,18 +66,6 @@ struct Group {
     parts: HashMap<Spot, Part>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Member {
-    client: Client,
-    peer: Arc<Peer>,
-    timeout_us: i64,
-    last_seen: Micros,
-    assignment: Vec<Spot>,
-    generation: i32,
-    /// Its partitions are named by the client library's own protocol, not by a custom one.
-    consumer: bool,
-}
-
 #[derive(Debug, Default)]
 struct Part {
     open: Open,
@@ -79,6 +74,7 @@ struct Part {
     committed: Option<i64>,
     /// Deliveries that found no room in `open`: how many, the first and the last offset.
     forgotten: Option<(i64, i64, i64)>,
+    used: Micros,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +83,7 @@ struct Reader {
     member: Option<Arc<str>>,
     /// The offset that it should ask for next, where known.
     next: Option<i64>,
+    used: Micros,
 }
 
 /// Whose fetch it is.
@@ -98,32 +95,36 @@ pub(crate) struct Whose {
     pub(crate) ambiguous: bool,
 }
 
-/// A member as its join says.
-#[derive(Clone, Debug)]
-pub(crate) struct Joining {
-    pub(crate) client: Client,
-    pub(crate) peer: Arc<Peer>,
-    pub(crate) group: Arc<str>,
-    pub(crate) timeout_us: i64,
-    pub(crate) consumer: bool,
-    /// What it still holds while it joins.
-    pub(crate) owned: Vec<Spot>,
-    pub(crate) instance: Option<Arc<str>>,
-}
+/// Nobody holds the partition any more.
+const REVOKED: End<'static> =
+    End { outcome: Outcome::Abandoned, reason: Some("partition revoked"), broker_txn: None };
+/// The records are gone, with all that was committed.
+const DELETED: End<'static> =
+    End { outcome: Outcome::Abandoned, reason: Some("topic deleted"), broker_txn: None };
 
 impl Groups {
     // === reading ===
 
-    /// Whose a fetch from `offset` is.
-    pub(crate) fn whose(&self, client: &Client, spot: &Spot, offset: Option<i64>) -> Whose {
+    /// Whose a fetch from `offset` is. Where several groups read the partition under one client id,
+    /// it is that which would go on from this offset, else the one that the connection was seen to
+    /// belong to (`before`).
+    pub(crate) fn whose(
+        &self,
+        client: &Client,
+        spot: &Spot,
+        offset: Option<i64>,
+        before: Option<&Arc<str>>,
+    ) -> Whose {
         let Some(readers) = self.readers.get(&(Arc::clone(client), spot.clone())) else {
             return Whose::default();
         };
-        let members = readers.iter().filter(|reader| reader.member.is_some()).count();
-        let counts = |reader: &&Reader| members == 0 || reader.member.is_some();
+        let has_members = readers.iter().any(|reader| reader.member.is_some());
+        let counts = |reader: &&Reader| !has_members || reader.member.is_some();
         let expected = |reader: &&Reader| offset.is_some() && reader.next == offset;
         let by_offset = || only(readers.iter().filter(counts).filter(expected));
-        match only(readers.iter().filter(counts)).or_else(by_offset) {
+        let is_same = |reader: &&Reader| before == Some(&reader.group);
+        let by_connection = || only(readers.iter().filter(counts).filter(is_same));
+        match only(readers.iter().filter(counts)).or_else(by_offset).or_else(by_connection) {
             Some(reader) => Whose {
                 group: Some(Arc::clone(&reader.group)),
                 member: reader.member.clone(),
@@ -142,40 +143,73 @@ impl Groups {
     /// Records were delivered to a group; they are open until the group commits past them.
     pub(crate) fn delivered(
         &mut self,
+        cx: &mut Context<'_>,
         group: &Arc<str>,
         spot: &Spot,
         records: impl Iterator<Item = (i64, Kept)>,
         by: &Arc<By>,
     ) {
         let mut room = MAX_OPEN.saturating_sub(self.open);
-        let part = self.part(group, spot);
+        let part = self.part(group, spot, cx.now);
         let before = part.open.len();
+        let mut forgotten: Option<(i64, i64, i64)> = None;
         for (offset, kept) in records {
-            part.next = part.next.max(offset + 1);
+            part.next = part.next.max(offset.saturating_add(1));
             if room == 0 {
-                let (count, first, _) = part.forgotten.unwrap_or((0, offset, offset));
-                part.forgotten = Some((count + 1, first, offset));
+                let (count, first, _) = forgotten.unwrap_or((0, offset, offset));
+                forgotten = Some((count + 1, first, offset));
                 continue;
             }
             room -= 1;
             part.open.delivered(offset, kept, by);
         }
         let taken = part.open.len() - before;
+        if let Some((count, first, last)) = forgotten {
+            if let Some(more) = &mut part.forgotten {
+                // Said with the commit past them, together.
+                *more = (more.0 + count, more.1.min(first), more.2.max(last));
+            } else {
+                part.forgotten = Some((0, last.saturating_add(1), last));
+                tell_forgotten(cx, &by.peer, group, spot, (count, first, last));
+            }
+        }
         self.open += taken;
     }
 
+    /// The answer in which these records came never got to the client as a whole: they were not
+    /// delivered to the group, and when they come again that will be the first time.
+    pub(crate) fn undelivered(&mut self, group: &Arc<str>, spot: &Spot, first: i64, last: i64) {
+        let part = self.by_name.get_mut(group).and_then(|group| group.parts.get_mut(spot));
+        if let Some(part) = part
+            && part.next == last.saturating_add(1)
+        {
+            part.next = first;
+        }
+    }
+
     /// All of a fetch answer's partition is read: where the reader should go on.
-    pub(crate) fn read_until(&mut self, client: &Client, spot: &Spot, whose: &Whose, next: i64) {
+    pub(crate) fn read_until(
+        &mut self,
+        client: &Client,
+        spot: &Spot,
+        whose: &Whose,
+        next: i64,
+        now: Micros,
+    ) {
         let Some(readers) = self.readers.get_mut(&(Arc::clone(client), spot.clone())) else {
             return;
         };
         let is_his = |reader: &&mut Reader| Some(&reader.group) == whose.group.as_ref();
-        readers.iter_mut().filter(is_his).for_each(|reader| reader.next = Some(next));
+        for reader in readers.iter_mut().filter(is_his) {
+            (reader.next, reader.used) = (Some(next), now);
+        }
     }
 
-    fn part(&mut self, group: &Arc<str>, spot: &Spot) -> &mut Part {
+    fn part(&mut self, group: &Arc<str>, spot: &Spot, now: Micros) -> &mut Part {
         let group = self.by_name.entry(Arc::clone(group)).or_default();
-        group.parts.entry(spot.clone()).or_default()
+        let part = group.parts.entry(spot.clone()).or_default();
+        part.used = now;
+        part
     }
 
     // === committing ===
@@ -187,9 +221,10 @@ impl Groups {
         group: &Arc<str>,
         spot: &Spot,
         offset: i64,
+        now: Micros,
     ) {
-        self.part(group, spot).committed.get_or_insert(offset);
-        self.reads(client, group, None, spot);
+        self.part(group, spot, now).committed.get_or_insert(offset);
+        self.reads(client, group, None, spot, now);
         if let Some(readers) = self.readers.get_mut(&(Arc::clone(client), spot.clone())) {
             let of_group = |reader: &&mut Reader| reader.group == *group;
             readers.iter_mut().filter(of_group).for_each(|reader| reader.next = Some(offset));
@@ -203,17 +238,34 @@ impl Groups {
         group: &Arc<str>,
         member: Option<&Arc<str>>,
         spot: &Spot,
+        now: Micros,
     ) {
         let readers = self.readers.entry((Arc::clone(client), spot.clone())).or_default();
-        let same = readers.iter_mut().find(|reader| reader.group == *group);
-        match (same, member) {
-            (Some(reader), Some(member)) => reader.member = Some(Arc::clone(member)),
-            (Some(_), None) => {}
-            (None, _) => readers.push(Reader {
+        match readers.iter_mut().find(|reader| reader.group == *group) {
+            Some(reader) => {
+                reader.used = now;
+                if let Some(member) = member {
+                    reader.member = Some(Arc::clone(member));
+                }
+            }
+            None => readers.push(Reader {
                 group: Arc::clone(group),
                 member: member.cloned(),
                 next: None,
+                used: now,
             }),
+        }
+    }
+
+    fn reads_no_more(&mut self, client: &Client, group: &Arc<str>, member: &Arc<str>, spot: &Spot) {
+        let key = (Arc::clone(client), spot.clone());
+        if let Some(readers) = self.readers.get_mut(&key) {
+            let his =
+                |reader: &Reader| reader.group == *group && reader.member.as_ref() == Some(member);
+            readers.retain(|reader| !his(reader));
+            if readers.is_empty() {
+                self.readers.remove(&key);
+            }
         }
     }
 
@@ -227,20 +279,18 @@ impl Groups {
     ) {
         let Committed { group, member, spot, offset } = commit;
         self.seen(group, member.as_ref(), cx.now);
-        let part = self.part(group, spot);
+        let part = self.part(group, spot, cx.now);
         let before = part.committed.replace(*offset);
         let open = part.open.len();
         let end = End { outcome: Outcome::Committed, reason: None, broker_txn };
         part.open.settle_below(cx, *offset, &end);
         let settled = open - part.open.len();
-        let forgotten = part.forgotten.take_if(|(_, first, _)| *first < *offset);
+        let forgotten = part
+            .forgotten
+            .take_if(|(count, first, _)| *first < *offset || (*count == 0 && *first == *offset));
         self.open -= settled;
-        if let Some((count, first, last)) = forgotten {
-            let details = json!({"first_offset": first, "last_offset": last});
-            let mut gap = Unseen::new("settle_forgotten", details);
-            (gap.topic, gap.partition) = (Some(spot.0.as_ref()), Some(spot.1));
-            (gap.group, gap.count) = (Some(group.as_ref()), Some(count));
-            cx.gap(peer, &gap);
+        if let Some(forgotten) = forgotten.filter(|(count, ..)| *count > 0) {
+            tell_forgotten(cx, peer, group, spot, forgotten);
         }
         if before != Some(*offset) {
             let details = before.map(|before| json!({"from": before}).to_string());
@@ -256,161 +306,7 @@ impl Groups {
         }
     }
 
-    // === members ===
-
-    /// The broker has heard of a member.
-    pub(crate) fn seen(&mut self, group: &Arc<str>, member: Option<&Arc<str>>, now: Micros) {
-        let Some(member) = member else { return };
-        let Some(entry) = self.by_name.get_mut(group) else { return };
-        if let Some(entry) = entry.members.get_mut(member) {
-            entry.last_seen = now;
-        } else if let Some(back) = entry.silent.remove(member) {
-            // Nobody expelled it: the broker was away as well.
-            let held = |spot: &Spot| entry.members.values().any(|it| it.assignment.contains(spot));
-            let assignment: Vec<_> =
-                back.assignment.iter().filter(|spot| !held(spot)).cloned().collect();
-            let client = Arc::clone(&back.client);
-            let back = Member { last_seen: now, assignment: assignment.clone(), ..back };
-            entry.members.insert(Arc::clone(member), back);
-            for spot in &assignment {
-                self.reads(&client, group, Some(member), spot);
-            }
-        }
-    }
-
-    /// The broker has taken a commit of a member. One that joined before the agent was started is
-    /// known by its commits alone: it reads what it commits.
-    pub(crate) fn commits(
-        &mut self,
-        client: &Client,
-        peer: &Arc<Peer>,
-        commit: &Committed,
-        now: Micros,
-    ) {
-        let Committed { group, member: Some(member), spot, .. } = commit else {
-            self.reads(client, &commit.group, None, &commit.spot);
-            return;
-        };
-        self.seen(group, Some(member), now);
-        let entry = self.by_name.entry(Arc::clone(group)).or_default();
-        let held = entry.members.iter().any(|(_, it)| it.assignment.contains(spot));
-        let adopted = entry.members.entry(Arc::clone(member)).or_insert_with(|| Member {
-            client: Arc::clone(client),
-            peer: Arc::clone(peer),
-            timeout_us: SESSION_US,
-            last_seen: now,
-            assignment: Vec::new(),
-            generation: UNKNOWN,
-            consumer: true,
-        });
-        if !held && adopted.generation == UNKNOWN {
-            adopted.assignment.push(spot.clone());
-            let client = Arc::clone(&adopted.client);
-            self.reads(&client, group, Some(member), spot);
-        }
-    }
-
-    /// A member has joined, or joined again for the next generation.
-    pub(crate) fn joined(
-        &mut self,
-        cx: &mut Context<'_>,
-        joining: &Joining,
-        member: &Arc<str>,
-        generation: i32,
-    ) {
-        let group = self.by_name.entry(Arc::clone(&joining.group)).or_default();
-        let now = cx.now;
-        group.silent.remove(member);
-        let is_new = !group.members.contains_key(member);
-        let entry = group.members.entry(Arc::clone(member)).or_insert_with(|| Member {
-            client: Arc::clone(&joining.client),
-            peer: Arc::clone(&joining.peer),
-            timeout_us: joining.timeout_us,
-            last_seen: now,
-            assignment: Vec::new(),
-            generation,
-            consumer: joining.consumer,
-        });
-        entry.last_seen = now;
-        entry.generation = generation;
-        entry.peer = Arc::clone(&joining.peer);
-        if is_new {
-            let details = json!({
-                "what": "member",
-                "generation": generation,
-                "instance": joining.instance.as_deref(),
-            });
-            member_row(cx, &joining.peer, &joining.group, member, Outcome::Opened, None, &details);
-        }
-        self.holds_only(cx, &joining.group, member, &joining.owned);
-    }
-
-    /// A member says what it holds: what it had of other partitions and did not commit goes to
-    /// somebody else.
-    pub(crate) fn holds_only(
-        &mut self,
-        cx: &mut Context<'_>,
-        group: &Arc<str>,
-        member: &Arc<str>,
-        owned: &[Spot],
-    ) {
-        let Some(parts) = self.by_name.get_mut(group).map(|group| &mut group.parts) else { return };
-        let end = End {
-            outcome: Outcome::Abandoned,
-            reason: Some("partition revoked"),
-            broker_txn: None,
-        };
-        for (_, part) in parts.iter_mut().filter(|(spot, _)| !owned.contains(spot)) {
-            let open = part.open.len();
-            part.open.settle_of(cx, member, &end);
-            self.open -= open - part.open.len();
-        }
-    }
-
-    /// Whether the member's assignment is in the form that consumers use.
-    pub(crate) fn is_consumer(&self, group: &Arc<str>, member: &Arc<str>) -> bool {
-        let group = self.by_name.get(group);
-        group.and_then(|group| group.members.get(member)).is_some_and(|member| member.consumer)
-    }
-
-    /// A member was given its partitions.
-    pub(crate) fn assigned(
-        &mut self,
-        cx: &mut Context<'_>,
-        group: &Arc<str>,
-        member: &Arc<str>,
-        generation: i32,
-        spots: &[Spot],
-    ) {
-        let Some(entry) =
-            self.by_name.get_mut(group).and_then(|group| group.members.get_mut(member))
-        else {
-            return;
-        };
-        entry.last_seen = cx.now;
-        entry.generation = generation;
-        entry.assignment = spots.to_vec();
-        let (client, peer) = (Arc::clone(&entry.client), Arc::clone(&entry.peer));
-        // What it was not given again it may still be fetching: that is its own until somebody
-        // else has the partition.
-        for spot in spots {
-            self.taken_over(cx, group, member, spot);
-            self.reads(&client, group, Some(member), spot);
-        }
-        let mut assignment = serde_json::Map::new();
-        for (topic, partition) in spots {
-            let partitions = assignment.entry(topic.as_ref()).or_insert_with(|| json!([]));
-            if let Some(partitions) = partitions.as_array_mut() {
-                partitions.push((*partition).into());
-            }
-        }
-        let details = json!({
-            "what": "assignment",
-            "generation": generation,
-            "assignment": assignment,
-        });
-        member_row(cx, &peer, group, member, Outcome::Opened, None, &details);
-    }
+    // === topics ===
 
     /// A topic that was known by its id alone has a name now.
     pub(crate) fn topic_is_called(&mut self, before: &str, name: &Arc<str>) {
@@ -436,118 +332,74 @@ impl Groups {
         }
     }
 
-    /// A partition that other members seemed to hold: they have lost it.
-    fn taken_over(&mut self, cx: &mut Context<'_>, group: &Arc<str>, by: &Arc<str>, spot: &Spot) {
-        let Some(members) = self.by_name.get_mut(group).map(|group| &mut group.members) else {
-            return;
-        };
-        let mut others = Vec::new();
-        for (member, entry) in members.iter_mut().filter(|(member, _)| *member != by) {
-            entry.assignment.retain(|held| held != spot);
-            others.push((Arc::clone(member), Arc::clone(&entry.client)));
+    /// A topic was deleted, and perhaps made anew under the same name: offsets begin again, and
+    /// what was delivered of the old one can't be committed any more.
+    pub(crate) fn topic_is_gone(&mut self, cx: &mut Context<'_>, name: &str) {
+        for group in self.by_name.values_mut() {
+            let gone: Vec<_> = group.parts.extract_if(|spot, _| *spot.0 == *name).collect();
+            for (_, mut part) in gone {
+                self.open -= part.open.len();
+                part.open.settle_all(cx, &DELETED);
+            }
         }
-        for (member, client) in others {
-            self.reads_no_more(&client, group, &member, spot);
-        }
-        let end = End {
-            outcome: Outcome::Abandoned,
-            reason: Some("partition revoked"),
-            broker_txn: None,
-        };
-        let Some(part) = self.by_name.get_mut(group).and_then(|group| group.parts.get_mut(spot))
-        else {
-            return;
-        };
-        let open = part.open.len();
-        part.open.settle_of_others(cx, by, &end);
-        self.open -= open - part.open.len();
-    }
-
-    fn reads_no_more(&mut self, client: &Client, group: &Arc<str>, member: &Arc<str>, spot: &Spot) {
-        let key = (Arc::clone(client), spot.clone());
-        if let Some(readers) = self.readers.get_mut(&key) {
-            let his =
-                |reader: &Reader| reader.group == *group && reader.member.as_ref() == Some(member);
-            readers.retain(|reader| !his(reader));
-            if readers.is_empty() {
-                self.readers.remove(&key);
+        for (_, readers) in self.readers.iter_mut().filter(|((_, spot), _)| *spot.0 == *name) {
+            for reader in readers {
+                reader.next = None;
             }
         }
     }
 
-    /// A member has left, or the broker does not know it any more.
-    pub(crate) fn gone(
-        &mut self,
-        cx: &mut Context<'_>,
-        group: &Arc<str>,
-        member: &Arc<str>,
-        reason: &'static str,
-    ) -> Option<Member> {
-        let of = self.by_name.get_mut(group)?;
-        of.silent.remove(member);
-        let entry = of.members.remove(member)?;
+    /// Lets time pass: members that are silent for too long are expelled, what nobody uses is
+    /// forgotten.
+    pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
+        self.expel(cx);
+        if cx.now.since(self.swept) >= SWEEP_US {
+            self.swept = cx.now;
+            self.sweep(cx.now);
+        }
+    }
+
+    fn sweep(&mut self, now: Micros) {
+        let parts: usize = self.by_name.values().map(|group| group.parts.len()).sum();
+        let idle = if parts.max(self.readers.len()) > MANY { IDLE_OF_MANY_US } else { IDLE_US };
+        for group in self.by_name.values_mut() {
+            group.parts.retain(|_, part| !part.open.is_empty() || now.since(part.used) < idle);
+        }
+        self.by_name.retain(|_, group| {
+            !(group.members.is_empty() && group.silent.is_empty() && group.parts.is_empty())
+        });
         self.readers.retain(|_, readers| {
-            readers
-                .retain(|reader| reader.group != *group || reader.member.as_ref() != Some(member));
+            readers.retain(|reader| reader.member.is_some() || now.since(reader.used) < idle);
             !readers.is_empty()
         });
-        if let Some(group) = self.by_name.get_mut(group) {
-            let end = End { outcome: Outcome::Abandoned, reason: Some(reason), broker_txn: None };
-            for part in group.parts.values_mut().filter(|part| !part.open.is_empty()) {
-                let open = part.open.len();
-                part.open.settle_of(cx, member, &end);
-                self.open -= open - part.open.len();
-            }
-        }
-        let generation = Some(entry.generation).filter(|generation| *generation != UNKNOWN);
-        let details = json!({"what": "member", "generation": generation});
-        member_row(cx, &entry.peer, group, member, Outcome::Closed, Some(reason), &details);
-        Some(entry)
     }
+}
 
-    /// Members that have been silent for longer than their session lasts are expelled by now.
-    pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
-        let mut expired = Vec::new();
-        for (name, group) in &self.by_name {
-            for (member, entry) in &group.members {
-                if cx.now.since(entry.last_seen) > entry.timeout_us + GRACE_US {
-                    expired.push((Arc::clone(name), Arc::clone(member)));
-                }
-            }
-        }
-        for (group, member) in expired {
-            let entry = self.gone(cx, &group, &member, "member expelled");
-            if let (Some(group), Some(entry)) = (self.by_name.get_mut(&group), entry) {
-                if group.silent.len() == MAX_SILENT {
-                    group.silent.clear();
-                }
-                group.silent.insert(member, entry);
-            }
-        }
+#[cfg(test)]
+impl Groups {
+    /// Groups, partitions of them, and who reads.
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        let parts = self.by_name.values().map(|group| group.parts.len()).sum();
+        (self.by_name.len(), parts, self.readers.len())
     }
+}
+
+fn tell_forgotten(
+    cx: &mut Context<'_>,
+    peer: &Peer,
+    group: &str,
+    spot: &Spot,
+    (count, first, last): (i64, i64, i64),
+) {
+    let details = json!({"first_offset": first, "last_offset": last});
+    let mut gap = Unseen::new("settle_forgotten", details);
+    (gap.topic, gap.partition) = (Some(spot.0.as_ref()), Some(spot.1));
+    (gap.group, gap.count) = (Some(group), Some(count));
+    cx.gap(peer, &gap);
 }
 
 /// The only one, if there is just one.
 fn only<'r>(mut found: impl Iterator<Item = &'r Reader>) -> Option<&'r Reader> {
     let first = found.next()?;
     if found.next().is_none() { Some(first) } else { None }
-}
-
-fn member_row(
-    cx: &mut Context<'_>,
-    peer: &Peer,
-    group: &str,
-    member: &str,
-    outcome: Outcome,
-    reason: Option<&str>,
-    details: &serde_json::Value,
-) {
-    let details = details.to_string();
-    let mut row = cx.row(Kind::Session, peer);
-    row.outcome = Some(outcome);
-    row.reason = reason;
-    row.details = Some(&details);
-    row.place.subscription = Some(group);
-    row.who.consumer = Some(member);
-    cx.record(&row);
 }

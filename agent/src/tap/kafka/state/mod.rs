@@ -11,6 +11,7 @@ mod open;
 mod publishes;
 mod records;
 mod requests;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -40,6 +41,8 @@ pub(crate) struct State {
     shared: Shared,
     connections: HashMap<i64, Connection>,
     newest: Option<Seq>,
+    /// Bytes that connections keep until more come.
+    kept: usize,
 }
 
 /// What connections share.
@@ -68,6 +71,7 @@ impl State {
             },
             connections: HashMap::new(),
             newest: None,
+            kept: 0,
         }
     }
 
@@ -88,10 +92,30 @@ impl State {
             sink,
             newest: &mut self.newest,
         };
+        let before = connection.kept();
         connection.take(&mut cx, &mut self.shared, item.what);
+        self.kept = self.kept.saturating_sub(before);
         if closes {
             self.connections.remove(&item.connection);
+        } else {
+            self.kept += connection.kept();
         }
+    }
+
+    /// The decoder failed at an item of this connection, and was left in the middle of it: nothing
+    /// more is read of the connection.
+    pub(crate) fn give_up(&mut self, number: i64, now: Micros, sink: &mut dyn Sink) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let cluster = self.shared.cluster.id.clone();
+        let mut cx = Context {
+            env: &self.env,
+            cluster: cluster.as_deref(),
+            now,
+            sink,
+            newest: &mut self.newest,
+        };
+        connection.give_up(&mut cx, &mut self.shared, "decoder_failed", "the decoder failed");
+        self.kept = self.connections.values().map(Connection::kept).sum();
     }
 
     /// Lets time pass: sessions run out, retries are given up.
@@ -106,6 +130,15 @@ impl State {
         };
         self.shared.groups.tick(&mut cx);
         self.shared.publishes.tick(&mut cx);
+        self.shared.transactions.tick(now);
+        for connection in self.connections.values_mut() {
+            connection.tick(&mut cx);
+        }
+    }
+
+    /// Bytes that are kept until more come.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// The newest row of the tap.

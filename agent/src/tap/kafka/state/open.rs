@@ -1,6 +1,6 @@
 //! Deliveries that are not settled, of one group and partition.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use flowtap_record::{Kind, Outcome};
@@ -23,12 +23,14 @@ struct Entry {
     by: Arc<By>,
 }
 
-/// In the order of delivery.
+/// Those that came in the order of their offsets, and those that came again after the consumer had
+/// gone back: a commit looks at no more than it settles.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
     entries: VecDeque<Entry>,
-    /// A later entry has a lower offset: the consumer went back.
-    disordered: bool,
+    /// By offset, then in the order of delivery.
+    behind: BTreeMap<(i64, u64), Entry>,
+    count: u64,
 }
 
 /// How deliveries end.
@@ -41,16 +43,21 @@ pub(crate) struct End<'a> {
 
 impl Open {
     pub(crate) fn delivered(&mut self, offset: i64, kept: Kept, by: &Arc<By>) {
-        self.disordered |= self.entries.back().is_some_and(|last| last.offset > offset);
-        self.entries.push_back(Entry { offset, kept, by: Arc::clone(by) });
+        let entry = Entry { offset, kept, by: Arc::clone(by) };
+        if self.entries.back().is_some_and(|last| last.offset > offset) {
+            self.count += 1;
+            self.behind.insert((offset, self.count), entry);
+        } else {
+            self.entries.push_back(entry);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.behind.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.behind.is_empty()
     }
 
     /// Settles all below an offset.
@@ -60,15 +67,18 @@ impl Open {
                 settle(cx, &entry, end);
             }
         }
-        if self.disordered {
-            let (below, rest) = self.entries.drain(..).partition(|entry| entry.offset < offset);
-            let below: VecDeque<Entry> = below;
-            self.entries = rest;
-            for entry in &below {
-                settle(cx, entry, end);
-            }
-            self.disordered = !self.entries.iter().is_sorted_by_key(|entry| entry.offset);
+        if self.behind.is_empty() {
+            return;
         }
+        let rest = self.behind.split_off(&(offset, 0));
+        for entry in std::mem::replace(&mut self.behind, rest).into_values() {
+            settle(cx, &entry, end);
+        }
+    }
+
+    /// Settles all.
+    pub(crate) fn settle_all(&mut self, cx: &mut Context<'_>, end: &End<'_>) {
+        self.settle_where(cx, end, |_| true);
     }
 
     /// Settles all that a member got.
@@ -87,14 +97,17 @@ impl Open {
         end: &End<'_>,
         ends: impl Fn(Option<&str>) -> bool,
     ) {
-        if self.entries.iter().all(|entry| !ends(entry.by.member.as_deref())) {
+        let is_ended = |entry: &Entry| ends(entry.by.member.as_deref());
+        if !self.entries.iter().chain(self.behind.values()).any(is_ended) {
             return;
         }
-        let (ended, rest) =
-            self.entries.drain(..).partition(|entry| ends(entry.by.member.as_deref()));
-        let ended: VecDeque<Entry> = ended;
+        let (ended, rest): (VecDeque<Entry>, _) = self.entries.drain(..).partition(is_ended);
         self.entries = rest;
-        for entry in &ended {
+        let behind = std::mem::take(&mut self.behind);
+        let (ended_behind, rest): (BTreeMap<_, Entry>, _) =
+            behind.into_iter().partition(|(_, entry)| is_ended(entry));
+        self.behind = rest;
+        for entry in ended.iter().chain(ended_behind.values()) {
             settle(cx, entry, end);
         }
     }

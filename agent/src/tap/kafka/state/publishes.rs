@@ -187,7 +187,7 @@ impl Publishes {
         }
     }
 
-    /// The connection ended before the answer. An idempotent producer will send the batch again;
+    /// No answer will come, or none that can be read. An idempotent producer will send the batch again;
     /// of any other nobody knows.
     pub(crate) fn unanswered(&mut self, number: BatchNumber) {
         if self.waiting.get(&number).is_some_and(|batch| batch.line.is_none()) {
@@ -210,7 +210,7 @@ impl Publishes {
         let mut numbers: Vec<BatchNumber> = self
             .waiting
             .iter()
-            .filter(|(_, batch)| batch.line.is_some() && old(batch.sent_at))
+            .filter(|(_, batch)| old(batch.sent_at))
             .map(|(number, _)| *number)
             .collect();
         numbers.sort_unstable();
@@ -220,6 +220,14 @@ impl Publishes {
         self.used.retain(|_, since| !old(*since));
         let used = &self.used;
         self.lines.retain(|line, _| used.contains_key(line));
+    }
+}
+
+#[cfg(test)]
+impl Publishes {
+    /// How many batches wait for their answer.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 }
 
@@ -236,7 +244,7 @@ fn confirm(cx: &mut Context<'_>, batch: &Batch, answer: Option<&Produced<'_>>) {
     let base = answer.map(|answer| answer.base_offset).filter(|base| *base >= 0);
     let appended = answer.map_or(-1, |answer| answer.append_time);
     for (delta, kept) in &batch.records {
-        let offset = base.map(|base| base + i64::from(*delta));
+        let offset = base.map(|base| base.saturating_add(i64::from(*delta)));
         if let Some(offset) = offset {
             message_id(&mut message, cx.cluster, &batch.topic, batch.partition, offset);
         }

@@ -57,7 +57,8 @@ pub(crate) fn record(
     texts: &mut Texts,
 ) -> Option<Kept> {
     let kind = if place.answer.is_none() { Kind::Publish } else { Kind::Deliver };
-    let offset = (kind == Kind::Deliver).then(|| head.base_offset + i64::from(record.offset_delta));
+    let offset = (kind == Kind::Deliver)
+        .then(|| head.base_offset.saturating_add(i64::from(record.offset_delta)));
     let headers: Vec<(&[u8], Value<'_>)> = record
         .headers
         .iter()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use flowtap_record::escape_bytes;
+use flowtap_record::{Micros, escape_bytes};
 
 use super::Shared;
 use super::connection::{Connection, SentBatch};
@@ -13,7 +13,8 @@ use crate::tap::kafka::feed::Head;
 use crate::tap::kafka::wire::{
     ByTopic, ClientSoftware, CommitRequest, EndTxnRequest, Fault, FetchRequest,
     GroupHeartbeatRequest, InitProducerRequest, JoinRequest, LeaveRequest, MemberRequest,
-    OffsetFetchRequest, Subscription, TopicRef, api, key,
+    OffsetFetchRequest, StreamsHeartbeatRequest, Subscription, TopicRef, api, groups_looked_for,
+    key,
 };
 
 /// A request that waits for its answer.
@@ -27,8 +28,10 @@ pub(crate) enum Question {
     Offsets(Vec<(Arc<str>, Option<Arc<str>>)>),
     Join(Joining),
     Sync(Arc<str>, Arc<str>, i32),
-    Heartbeat(Arc<str>, Arc<str>),
-    Leave(Arc<str>, Vec<Arc<str>>),
+    /// And whether the member leaves with it.
+    Heartbeat(Arc<str>, Arc<str>, bool),
+    /// Each member by its id, or by its static one.
+    Leave(Arc<str>, Vec<(Arc<str>, Option<Arc<str>>)>),
     GroupHeartbeat(Beat),
     InitProducer(Box<[u8]>),
     EndTxn(Ending),
@@ -36,13 +39,14 @@ pub(crate) enum Question {
     CreateTopics,
     DeleteTopics,
     DescribeTopics,
+    /// A Fetch that could not be read, and when it passed.
+    Unread(Micros),
 }
 
 /// A heartbeat of the newer group protocol.
 #[derive(Debug)]
 pub(crate) struct Beat {
     pub(crate) joining: Joining,
-    pub(crate) member: Arc<str>,
     pub(crate) epoch: i32,
     /// What it says that it holds; `None` is as before.
     pub(crate) owned: Option<Vec<Spot>>,
@@ -90,15 +94,31 @@ pub(crate) fn read(
         key::JOIN_GROUP => join(connection, shared, &JoinRequest::decode(version, body)?),
         key::SYNC_GROUP => {
             let request = MemberRequest::decode(head.key, version, body)?;
-            Question::Sync(text(request.group), text(request.member), request.generation)
+            let (group, member) = (text(request.group), text(request.member));
+            connection.fetches.belongs_to(Arc::clone(&group));
+            shared.groups.waits(&group, &member);
+            Question::Sync(group, member, request.generation)
         }
         key::HEARTBEAT => {
             let request = MemberRequest::decode(head.key, version, body)?;
-            Question::Heartbeat(text(request.group), text(request.member))
+            Question::Heartbeat(text(request.group), text(request.member), false)
+        }
+        key::STREAMS_GROUP_HEARTBEAT => {
+            let request = StreamsHeartbeatRequest::decode(version, body)?;
+            Question::Heartbeat(text(request.group), text(request.member), request.epoch < 0)
+        }
+        key::FIND_COORDINATOR => {
+            // A consumer asks for its own group's, and often by a connection that it fetches on.
+            if let [group] = groups_looked_for(version, body)?[..] {
+                connection.fetches.belongs_to(text(group));
+            }
+            return Ok(None);
         }
         key::LEAVE_GROUP => {
             let request = LeaveRequest::decode(version, body)?;
-            let members = request.members.iter().map(|(member, _)| text(member)).collect();
+            let members = request.members.iter();
+            let members =
+                members.map(|(member, instance)| (text(member), instance.map(text))).collect();
             Question::Leave(text(request.group), members)
         }
         key::CONSUMER_GROUP_HEARTBEAT => {
@@ -112,11 +132,13 @@ pub(crate) fn read(
         }
         key::END_TXN => {
             let request = EndTxnRequest::decode(version, body)?;
-            Question::EndTxn(Ending {
+            let ending = Ending {
                 transactional_id: text(request.transactional_id),
                 producer_id: request.producer_id,
                 committed: request.committed,
-            })
+            };
+            shared.transactions.ends(&ending);
+            Question::EndTxn(ending)
         }
         key::METADATA => Question::Metadata,
         key::CREATE_TOPICS => Question::CreateTopics,
@@ -152,7 +174,7 @@ fn commit(shared: &mut Shared, request: &CommitRequest<'_>) -> Question {
     Question::Commit(commits, transaction)
 }
 
-fn join(connection: &Connection, shared: &mut Shared, request: &JoinRequest<'_>) -> Question {
+fn join(connection: &mut Connection, shared: &mut Shared, request: &JoinRequest<'_>) -> Question {
     let consumer = request.protocol_type == b"consumer";
     let mut owned = Vec::new();
     if consumer {
@@ -165,11 +187,16 @@ fn join(connection: &Connection, shared: &mut Shared, request: &JoinRequest<'_>)
             }
         }
     }
+    let (group, member) = (text(request.group), text(request.member));
+    connection.fetches.belongs_to(Arc::clone(&group));
+    shared.groups.waits(&group, &member);
     Question::Join(Joining {
         client: Arc::clone(&connection.client),
         peer: Arc::clone(&connection.peer),
-        group: text(request.group),
+        group,
+        member,
         timeout_us: i64::from(request.session_timeout_ms) * 1000,
+        rebalance_us: i64::from(request.rebalance_timeout_ms) * 1000,
         consumer,
         owned,
         instance: request.instance.map(text),
@@ -190,12 +217,13 @@ fn beat(
             client: Arc::clone(&connection.client),
             peer: Arc::clone(&connection.peer),
             group: text(request.group),
+            member: text(request.member),
             timeout_us: SESSION_US,
+            rebalance_us: 0,
             consumer: true,
             owned: owned.clone().unwrap_or_default(),
             instance: request.instance.map(text),
         },
-        member: text(request.member),
         epoch: request.epoch,
         owned,
     })

@@ -11,6 +11,9 @@ use serde_json::json;
 use super::context::{Context, Peer};
 use crate::tap::kafka::wire::{Topic, TopicId, TopicRef, Topics};
 
+/// Names that are kept although no broker has told of them.
+const MAX_KNOWN: usize = 100_000;
+
 /// What is known of the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
@@ -70,6 +73,10 @@ impl Cluster {
                     return Arc::clone(known);
                 }
                 let name: Arc<str> = Arc::from(name);
+                if self.known.len() >= MAX_KNOWN {
+                    // Clients may name what no broker knows.
+                    self.known.retain(|_, known| *known != NOTHING);
+                }
                 self.known.insert(Arc::clone(&name), Known { id: None, partitions: None });
                 name
             }
@@ -80,8 +87,14 @@ impl Cluster {
     }
 
     /// An answer to Metadata, CreateTopics or DescribeTopicPartitions. What is new of a topic
-    /// becomes a row.
-    pub(crate) fn told(&mut self, cx: &mut Context<'_>, peer: &Peer, told: &Topics<'_>) {
+    /// becomes a row. Returns those that were made anew under the same name.
+    pub(crate) fn told(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &Peer,
+        told: &Topics<'_>,
+    ) -> Vec<Arc<str>> {
+        let mut anew = Vec::new();
         for topic in told.topics.iter().filter(|topic| topic.error == 0) {
             let Some(name) = topic.name else { continue };
             let name = self.name(TopicRef::Name(name));
@@ -96,21 +109,29 @@ impl Cluster {
             let made_anew = before.id.is_some() && before.id != now.id;
             if made_anew {
                 row(cx, peer, &name, Outcome::Deleted, before);
+                anew.push(Arc::clone(&name));
             }
             row(cx, peer, &name, Outcome::Declared, now);
         }
+        anew
     }
 
-    /// An answer to DeleteTopics.
-    pub(crate) fn deleted(&mut self, cx: &mut Context<'_>, peer: &Peer, topic: &Topic<'_>) {
+    /// An answer to DeleteTopics. Returns the name of a topic that is deleted.
+    pub(crate) fn deleted(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &Peer,
+        topic: &Topic<'_>,
+    ) -> Option<Arc<str>> {
         let name = match (topic.name, topic.id) {
-            _ if topic.error != 0 => return,
+            _ if topic.error != 0 => return None,
             (Some(name), _) => self.name(TopicRef::Name(name)),
             (None, Some(id)) => self.name(TopicRef::Id(id)),
-            (None, None) => return,
+            (None, None) => return None,
         };
         let known = self.known.remove(&name).unwrap_or(NOTHING);
         row(cx, peer, &name, Outcome::Deleted, known);
+        Some(name)
     }
 
     fn learn(&mut self, id: Option<TopicId>, name: &Arc<str>) {

@@ -94,6 +94,7 @@ apis! {
     DESCRIBE_TOPIC_PARTITIONS = 75 "DescribeTopicPartitions" State 0..0 flexible 0;
     SHARE_FETCH = 78 "ShareFetch" RecordsAndAddresses 1..2 flexible 0;
     SHARE_ACKNOWLEDGE = 79 "ShareAcknowledge" Addresses 1..2 flexible 0;
+    STREAMS_GROUP_HEARTBEAT = 88 "StreamsGroupHeartbeat" State 0..1 flexible 0;
 }
 
 #[cfg(test)]

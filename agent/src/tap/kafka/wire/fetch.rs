@@ -3,6 +3,7 @@
 
 use super::read::{Fault, Reader};
 use super::types::FetchRequest;
+use super::walk::{Visit, Walker};
 use super::{by_topic, key, open};
 
 impl<'a> FetchRequest<'a> {
@@ -44,5 +45,43 @@ impl<'a> FetchRequest<'a> {
         })?;
         replica = state.unwrap_or(replica);
         Ok(Self { replica, read_committed, session, epoch, topics, forgotten })
+    }
+}
+
+/// Bytes of records in a whole Fetch answer of versions 0 to 3, of which no more is read.
+pub(crate) fn old_fetch_records(version: i16, body: &[u8]) -> Result<usize, Fault> {
+    if !(0..=3).contains(&version) {
+        return Err(Fault::Bad("version that is not known"));
+    }
+    let mut reader = Reader::new(body, false);
+    if version >= 1 {
+        reader.i32()?; // throttle time
+    }
+    let mut records = 0;
+    reader.pass(|reader| {
+        reader.text()?; // topic
+        reader.pass(|reader| {
+            reader.take(4 + 2 + 8)?; // partition, error, high watermark
+            records += reader.bytes()?.unwrap_or_default().len();
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    Ok(records)
+}
+
+/// Bytes of records in a whole ShareFetch answer, of which no more is read.
+pub(crate) fn share_fetch_records(version: i16, body: &[u8]) -> Result<usize, Fault> {
+    struct Count(usize);
+    impl Visit for Count {
+        fn bytes(&mut self, bytes: &[u8], _left: usize) -> Result<(), Fault> {
+            self.0 += bytes.len();
+            Ok(())
+        }
+    }
+    let (mut walker, mut count) = (Walker::share_fetch(version), Count(0));
+    match walker.feed_to_tail(body, &mut count)? {
+        Some(_) => Ok(count.0),
+        None => Err(Fault::Short),
     }
 }

@@ -1,12 +1,13 @@
 //! Members of groups. Classic protocol: JoinGroup 11, SyncGroup 14, Heartbeat 12, LeaveGroup 13,
 //! and what members tell each other in them (`ConsumerProtocolSubscription.json`,
-//! `ConsumerProtocolAssignment.json`). New protocol (KIP-848): ConsumerGroupHeartbeat 68.
+//! `ConsumerProtocolAssignment.json`). New protocol (KIP-848): ConsumerGroupHeartbeat 68; Kafka
+//! Streams' own (KIP-1071): StreamsGroupHeartbeat 88.
 
 use super::read::{Fault, Reader};
 use super::types::{
     Assignment, GroupHeartbeatRequest, GroupHeartbeatResponse, JoinRequest, JoinResponse,
-    LeaveRequest, LeaveResponse, MemberRequest, NamedPartitions, Subscription, SyncResponse,
-    TopicId,
+    LeaveRequest, LeaveResponse, MemberRequest, NamedPartitions, StreamsHeartbeatRequest,
+    Subscription, SyncResponse, TopicId,
 };
 use super::{key, open};
 
@@ -15,9 +16,7 @@ impl<'a> JoinRequest<'a> {
     pub(crate) fn decode(version: i16, body: &'a [u8]) -> Result<Self, Fault> {
         let mut reader = open(key::JOIN_GROUP, version, body)?;
         let (group, session_timeout_ms) = (reader.text()?, reader.i32()?);
-        if version >= 1 {
-            reader.i32()?; // rebalance timeout
-        }
+        let rebalance_timeout_ms = if version >= 1 { reader.i32()? } else { session_timeout_ms };
         let member = reader.text()?;
         let instance = if version >= 5 { reader.string()? } else { None };
         let protocol_type = reader.text()?;
@@ -30,7 +29,15 @@ impl<'a> JoinRequest<'a> {
             reader.string()?; // why
         }
         reader.skip_tags()?;
-        Ok(Self { group, session_timeout_ms, member, instance, protocol_type, protocols })
+        Ok(Self {
+            group,
+            session_timeout_ms,
+            rebalance_timeout_ms,
+            member,
+            instance,
+            protocol_type,
+            protocols,
+        })
     }
 }
 
@@ -94,13 +101,23 @@ impl<'a> SyncResponse<'a> {
     }
 }
 
-/// The error code of a Heartbeat answer, versions 0 to 4.
-pub(crate) fn heartbeat_error(version: i16, body: &[u8]) -> Result<i16, Fault> {
-    let mut reader = open(key::HEARTBEAT, version, body)?;
-    if version >= 1 {
+/// The error code of a Heartbeat answer, versions 0 to 4, or of a StreamsGroupHeartbeat answer,
+/// versions 0 to 1.
+pub(crate) fn heartbeat_error(key: i16, version: i16, body: &[u8]) -> Result<i16, Fault> {
+    let mut reader = open(key, version, body)?;
+    if version >= 1 || key != key::HEARTBEAT {
         reader.i32()?; // throttle time
     }
     reader.i16()
+}
+
+impl<'a> StreamsHeartbeatRequest<'a> {
+    /// Versions 0 and 1.
+    pub(crate) fn decode(version: i16, body: &'a [u8]) -> Result<Self, Fault> {
+        let mut reader = open(key::STREAMS_GROUP_HEARTBEAT, version, body)?;
+        // What follows is the topology and its tasks, and of no use here.
+        Ok(Self { group: reader.text()?, member: reader.text()?, epoch: reader.i32()? })
+    }
 }
 
 impl<'a> LeaveRequest<'a> {
@@ -136,16 +153,28 @@ impl<'a> LeaveResponse<'a> {
         let mut members = Vec::new();
         if version >= 3 {
             members = reader.each(|reader| {
-                let member = reader.text()?;
-                reader.string()?; // static id
-                let error = reader.i16()?;
+                let member = (reader.text()?, reader.string()?, reader.i16()?);
                 reader.skip_tags()?;
-                Ok((member, error))
+                Ok(member)
             })?;
         }
         reader.skip_tags()?;
         Ok(Self { error, members })
     }
+}
+
+/// The groups whose coordinator a FindCoordinator request asks for, versions 0 to 6.
+pub(crate) fn groups_looked_for(version: i16, body: &[u8]) -> Result<Vec<&[u8]>, Fault> {
+    const GROUP: i8 = 0;
+    let mut reader = open(key::FIND_COORDINATOR, version, body)?;
+    if version >= 4 {
+        let kind = reader.i8()?;
+        let names = reader.each(Reader::text)?;
+        return Ok(if kind == GROUP { names } else { Vec::new() });
+    }
+    let name = reader.text()?;
+    let kind = if version >= 1 { reader.i8()? } else { GROUP };
+    Ok(if kind == GROUP { vec![name] } else { Vec::new() })
 }
 
 // === what members tell each other ===

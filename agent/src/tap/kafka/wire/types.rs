@@ -150,6 +150,8 @@ pub(crate) struct OffsetFetchResponse<'a> {
 pub(crate) struct JoinRequest<'a> {
     pub(crate) group: &'a [u8],
     pub(crate) session_timeout_ms: i32,
+    /// How long members may take to join; before v1 the session's timeout.
+    pub(crate) rebalance_timeout_ms: i32,
     pub(crate) member: &'a [u8],
     pub(crate) instance: Option<&'a [u8]>,
     pub(crate) protocol_type: &'a [u8],
@@ -206,11 +208,21 @@ pub(crate) struct LeaveRequest<'a> {
     pub(crate) members: Vec<(&'a [u8], Option<&'a [u8]>)>,
 }
 
-/// A LeaveGroup answer: the error of the whole, and from v3 on of each member.
+/// A LeaveGroup answer: the error of the whole, and from v3 on of each member, with its static id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LeaveResponse<'a> {
     pub(crate) error: i16,
-    pub(crate) members: Vec<(&'a [u8], i16)>,
+    #[allow(clippy::type_complexity)] // read once, by one function
+    pub(crate) members: Vec<(&'a [u8], Option<&'a [u8]>, i16)>,
+}
+
+/// A StreamsGroupHeartbeat request (KIP-1071): as much of it as says who is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamsHeartbeatRequest<'a> {
+    pub(crate) group: &'a [u8],
+    pub(crate) member: &'a [u8],
+    /// 0 joins, -1 leaves, -2 leaves for a while (static members).
+    pub(crate) epoch: i32,
 }
 
 /// A ConsumerGroupHeartbeat request (KIP-848). `None` is "as before".

@@ -33,8 +33,8 @@ fn conclusions_wait_for_what_they_conclude() {
 
 #[test]
 fn what_finds_no_memory_is_lost_once_and_passes() {
-    let mut wire = Wire::with_memory(1000);
-    let large = produce(0, 1500);
+    let mut wire = Wire::with_memory(2000);
+    let large = produce(0, 2500);
     for piece in large.chunks(400) {
         wire.client(piece);
     }
@@ -222,4 +222,69 @@ proptest! {
             prop_assert!(got == ask, "a request is never altered");
         }
     }
+}
+
+#[test]
+fn frames_for_which_there_is_no_room_are_counted_and_said_once() {
+    let mut wire = Wire::with_memory(2000);
+    for correlation in 0..1000 {
+        wire.client(&request(ApiKey::Heartbeat, 3, correlation, b"body"));
+        wire.broker(&answer(ApiKey::Heartbeat, 3, correlation, b"body"));
+    }
+    let told = wire.told();
+    assert!(told.len() < 10, "{}", told.len());
+    // The next frame says what was missed before it.
+    wire.client(&request(ApiKey::Heartbeat, 3, 1000, b"body"));
+    let told = wire.told();
+    assert!(told[0].starts_with("Missed { side: Client, frames: 99"), "{told:?}");
+    assert!(told[1].starts_with("Missed { side: Broker, frames: 99"), "{told:?}");
+    assert!(told[2].starts_with("Client begins 12 v3 #1000"), "{told:?}");
+}
+
+#[test]
+fn frames_that_were_missed_are_said_when_nothing_follows_them() {
+    let mut wire = Wire::with_memory(600);
+    for correlation in 0..10 {
+        wire.client(&request(ApiKey::Heartbeat, 3, correlation, b"body"));
+    }
+    wire.conversation.end(Micros(3_000), "client closed the socket");
+    let told = wire.told();
+    assert!(told.iter().any(|line| line.starts_with("Missed { side: Client")), "{told:?}");
+    assert!(told.last().unwrap().starts_with("Closed"));
+}
+
+#[test]
+fn an_answer_that_is_not_read_is_told_only_if_it_holds_records() {
+    use kafka_protocol::messages::ShareFetchResponse;
+    let mut wire = Wire::new();
+    wire.answered(ApiKey::ShareFetch, 1, &encoded(&ShareFetchResponse::default(), 1));
+    // Versions 0 and 1: a topic with a partition, without records, then with some.
+    let old = |version: i16, records: &[u8]| {
+        let throttle = if version > 0 { &[0; 4][..] } else { &[] };
+        let partition = [&[0; 14][..], &(records.len() as i32).to_be_bytes(), records].concat();
+        [throttle, b"\0\0\0\x01\0\x01t\0\0\0\x01", &partition].concat()
+    };
+    for version in [0, 1, 3] {
+        wire.answered(ApiKey::Fetch, version, &old(version, b""));
+    }
+    assert_eq!(wire.told(), [""; 0]);
+    wire.answered(ApiKey::Fetch, 1, &old(1, b"some"));
+    assert_eq!(wire.told(), ["unread 1 v1"]);
+    wire.answered(ApiKey::Fetch, 0, b"what is this");
+    assert_eq!(wire.told(), ["unread 1 v0"], "or if that is not known");
+}
+
+#[test]
+fn what_is_kept_back_leaves_less_room_until_it_goes_on() {
+    let mut wire = Wire::with_memory(5000);
+    // A small Fetch is kept back until it is whole.
+    wire.client(&request(ApiKey::Fetch, 16, 1, b"body"));
+    wire.told();
+    let long = answer(ApiKey::Fetch, 16, 1, &vec![0x7f; 9000]);
+    wire.broker(&long[..4500]);
+    let room = |wire: &Wire| wire.around.feed.as_ref().unwrap().has_room();
+    assert!(!room(&wire));
+    wire.conversation.end(Micros(3_000), "client closed the socket");
+    wire.told();
+    assert!(room(&wire));
 }

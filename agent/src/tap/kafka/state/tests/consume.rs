@@ -13,7 +13,7 @@ use kafka_protocol::messages::txn_offset_commit_response as tcr;
 
 use super::*;
 
-fn fetch(from: i64, committed: bool) -> m::FetchRequest {
+pub(super) fn fetch(from: i64, committed: bool) -> m::FetchRequest {
     let partition = FetchPartition::default().with_partition(0).with_fetch_offset(from);
     let topic = FetchTopic::default().with_topic(topic()).with_partitions(vec![partition]);
     m::FetchRequest::default()
@@ -22,7 +22,7 @@ fn fetch(from: i64, committed: bool) -> m::FetchRequest {
         .with_topics(vec![topic])
 }
 
-fn fetched(batches: &[Bytes], aborted: Option<Vec<(i64, i64)>>) -> m::FetchResponse {
+pub(super) fn fetched(batches: &[Bytes], aborted: Option<Vec<(i64, i64)>>) -> m::FetchResponse {
     let aborted = aborted.map(|aborted| {
         let one = |(producer, first): (i64, i64)| {
             AbortedTransaction::default().with_producer_id(producer.into()).with_first_offset(first)
@@ -38,26 +38,38 @@ fn fetched(batches: &[Bytes], aborted: Option<Vec<(i64, i64)>>) -> m::FetchRespo
     m::FetchResponse::default().with_responses(vec![topic])
 }
 
-fn member(name: &str) -> StrBytes {
+pub(super) fn member(name: &str) -> StrBytes {
     text(name)
 }
 
+/// Sessions last ten seconds, rebalances a minute.
+pub(super) fn join(name: &str) -> m::JoinGroupRequest {
+    let protocol = JoinGroupRequestProtocol::default()
+        .with_name(text("range"))
+        .with_metadata(Bytes::from_static(b"\0\0\0\0\0\x01\0\x06orders\xff\xff\xff\xff"));
+    m::JoinGroupRequest::default()
+        .with_group_id(text("billing").into())
+        .with_session_timeout_ms(10_000)
+        .with_rebalance_timeout_ms(60_000)
+        .with_member_id(member(name))
+        .with_protocol_type(text("consumer"))
+        .with_protocols(vec![protocol])
+}
+
 impl Stage {
-    fn fetches(&mut self, connection: i64, from: i64, batches: &[Bytes]) {
+    pub(super) fn fetches(&mut self, connection: i64, from: i64, batches: &[Bytes]) {
         let answer = fetched(batches, None);
         self.exchange(connection, key::FETCH, 11, &fetch(from, false), &answer);
     }
 
-    fn joins(&mut self, connection: i64, name: &str, generation: i32, partitions: &[i32]) {
-        let protocol = JoinGroupRequestProtocol::default()
-            .with_name(text("range"))
-            .with_metadata(Bytes::from_static(b"\0\0\0\0\0\x01\0\x06orders\xff\xff\xff\xff"));
-        let request = m::JoinGroupRequest::default()
-            .with_group_id(text("billing").into())
-            .with_session_timeout_ms(10_000)
-            .with_member_id(member(name))
-            .with_protocol_type(text("consumer"))
-            .with_protocols(vec![protocol]);
+    pub(super) fn joins(
+        &mut self,
+        connection: i64,
+        name: &str,
+        generation: i32,
+        partitions: &[i32],
+    ) {
+        let request = join(name);
         let answer = m::JoinGroupResponse::default()
             .with_generation_id(generation)
             .with_protocol_name(Some(text("range")))
@@ -75,7 +87,7 @@ impl Stage {
         self.exchange(connection, key::SYNC_GROUP, 3, &request, &answer);
     }
 
-    fn commits(&mut self, connection: i64, name: &str, offset: i64, error: i16) {
+    pub(super) fn commits(&mut self, connection: i64, name: &str, offset: i64, error: i16) {
         let partition = ocq::OffsetCommitRequestPartition::default()
             .with_partition_index(0)
             .with_committed_offset(offset);

@@ -1,8 +1,13 @@
 //! The state driven with messages that another codec has made. What real brokers and clients say
 //! is tested end to end in the workspace's `tests/`.
 
+mod blind;
 mod consume;
+mod members;
+mod places;
 mod produce;
+mod session;
+mod transactions;
 
 use std::sync::Arc;
 
@@ -73,10 +78,7 @@ impl Stage {
         };
         for connection in 1..=3 {
             stage.item(connection, What::Opened(Box::default()));
-            let software = m::ApiVersionsRequest::default()
-                .with_client_software_name(text("librdkafka"))
-                .with_client_software_version(text("2.8"));
-            stage.ask(connection, key::API_VERSIONS, 3, &software);
+            stage.software(connection, "librdkafka", "2.8");
         }
         let topic = m::metadata_response::MetadataResponseTopic::default()
             .with_name(Some(topic()))
@@ -87,6 +89,13 @@ impl Stage {
             .with_topics(vec![topic]);
         stage.exchange(1, key::METADATA, 12, &m::MetadataRequest::default(), &answer);
         stage
+    }
+
+    fn software(&mut self, connection: i64, name: &str, version: &str) {
+        let software = m::ApiVersionsRequest::default()
+            .with_client_software_name(text(name))
+            .with_client_software_version(text(version));
+        self.ask(connection, key::API_VERSIONS, 3, &software);
     }
 
     fn item(&mut self, connection: i64, what: What) {
@@ -154,6 +163,12 @@ impl Stage {
     fn ends(&self, kind: &str) -> Vec<Json> {
         let short = |row: &Json| json!([row["place"]["log_offset"], row["outcome"], row["reason"]]);
         self.of(kind).iter().map(short).collect()
+    }
+}
+
+impl Head {
+    fn of_nothing() -> Self {
+        Self { key: -1, version: 0, correlation: 0, client_id: None, size: 0 }
     }
 }
 

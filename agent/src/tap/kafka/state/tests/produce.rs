@@ -3,9 +3,9 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 
 use super::*;
 
-const VERSION: i16 = 9;
+pub(super) const VERSION: i16 = 9;
 
-fn request(acks: i16, batches: &[Bytes]) -> m::ProduceRequest {
+pub(super) fn request(acks: i16, batches: &[Bytes]) -> m::ProduceRequest {
     let partition = |(index, batch): (usize, &Bytes)| {
         PartitionProduceData::default().with_index(index as i32).with_records(Some(batch.clone()))
     };
@@ -15,7 +15,7 @@ fn request(acks: i16, batches: &[Bytes]) -> m::ProduceRequest {
     m::ProduceRequest::default().with_acks(acks).with_topic_data(vec![topic])
 }
 
-fn response(error: i16, base: i64) -> m::ProduceResponse {
+pub(super) fn response(error: i16, base: i64) -> m::ProduceResponse {
     let partition = PartitionProduceResponse::default()
         .with_index(0)
         .with_error_code(error)
@@ -27,7 +27,7 @@ fn response(error: i16, base: i64) -> m::ProduceResponse {
     m::ProduceResponse::default().with_responses(vec![topic])
 }
 
-const IDEMPOTENT: Batch = Batch { producer: (7, 0), sequence: 5, ..PLAIN };
+pub(super) const IDEMPOTENT: Batch = Batch { producer: (7, 0), sequence: 5, ..PLAIN };
 
 #[test]
 fn each_record_is_a_publish_and_gets_its_place_with_the_confirm() {
@@ -132,9 +132,10 @@ fn a_batch_that_cannot_be_read_is_a_gap_and_no_more() {
     assert_eq!(stage.of("publish").len(), 1);
 }
 
-const IN_TRANSACTION: Batch = Batch { transactional: true, sequence: 0, producer: (7, 3), ..PLAIN };
+pub(super) const IN_TRANSACTION: Batch =
+    Batch { transactional: true, sequence: 0, producer: (7, 3), ..PLAIN };
 
-fn end(committed: bool) -> m::EndTxnRequest {
+pub(super) fn end(committed: bool) -> m::EndTxnRequest {
     m::EndTxnRequest::default()
         .with_transactional_id(text("tx-1").into())
         .with_producer_id(7.into())

@@ -36,6 +36,11 @@ fn join(version: i16, dice: &mut Dice) {
     let expected = JoinRequest {
         group: text(&message.group_id.0),
         session_timeout_ms: message.session_timeout_ms,
+        rebalance_timeout_ms: if version >= 1 {
+            message.rebalance_timeout_ms
+        } else {
+            message.session_timeout_ms
+        },
         member: text(&message.member_id),
         instance: text_of(message.group_instance_id.as_ref()),
         protocol_type: text(&message.protocol_type),
@@ -107,7 +112,7 @@ fn sync(version: i16, dice: &mut Dice) {
         assert_eq!(MemberRequest::decode(key::HEARTBEAT, version, &bytes), Ok(expected));
         let answer = messages::HeartbeatResponse::default().with_error_code(dice.any());
         let bytes = encode(&answer, version);
-        assert_eq!(heartbeat_error(version, &bytes), Ok(answer.error_code));
+        assert_eq!(heartbeat_error(key::HEARTBEAT, version, &bytes), Ok(answer.error_code));
     }
 
     let mut answer = messages::SyncGroupResponse::default()
@@ -164,7 +169,10 @@ fn leave(version: i16, dice: &mut Dice) {
     let expected = LeaveRequest { group: text(&message.group_id.0), members };
     assert_eq!(LeaveRequest::decode(version, &bytes), Ok(expected));
     let bytes = encode(&answer, version);
-    let members = answer.members.iter().map(|it| (text(&it.member_id), it.error_code));
+    let members = answer
+        .members
+        .iter()
+        .map(|it| (text(&it.member_id), text_of(it.group_instance_id.as_ref()), it.error_code));
     let expected = LeaveResponse { error: answer.error_code, members: members.collect() };
     assert_eq!(LeaveResponse::decode(version, &bytes), Ok(expected));
 }
