@@ -93,6 +93,8 @@ struct Track {
     begun: bool,
     /// This frame is handed to the feed.
     telling: bool,
+    /// It holds records.
+    records: bool,
     /// Frames for which the feed had no room, and when the first of them came.
     missed: Option<(i64, Micros)>,
     /// With less than this there is no use in trying again.
@@ -230,6 +232,14 @@ impl Conversation {
         self.around.feed.as_ref()?.send(item)
     }
 
+    /// Of a frame, which may be refused.
+    fn send_of_frame(&mut self, side: Side, at: Micros, what: What) -> Option<Ticket> {
+        let item = Item { connection: self.number, at, what };
+        let records = self.track(side).records;
+        let feed = self.around.feed.as_ref()?;
+        if records { feed.send_records(item) } else { feed.send(item) }
+    }
+
     /// Says that a frame begins, if the decoder knows it.
     fn tell_begin(&mut self, side: Side, now: Micros, api: Option<&Api>, head: Head) {
         let secret = matches!(head.key, key::SASL_AUTHENTICATE);
@@ -238,20 +248,21 @@ impl Conversation {
         if self.around.feed.is_none() || !known || secret || share {
             return;
         }
-        let limit = match (head.key, side) {
-            (key::PRODUCE, Side::Client) | (key::FETCH, Side::Broker) => usize::MAX,
-            (key::METADATA, _) => MAX_METADATA,
+        let records =
+            matches!((head.key, side), (key::PRODUCE, Side::Client) | (key::FETCH, Side::Broker));
+        let limit = match head.key {
+            _ if records => usize::MAX,
+            key::METADATA => MAX_METADATA,
             _ => MAX_TOLD,
         };
+        self.track(side).records = records;
         let fits = head.size <= limit;
-        if self.around.feed.as_ref().is_some_and(Feed::has_room) {
-            self.tell_missed(now);
-        }
-        if self.send(now, What::Begin(side, Box::new(head))).is_none() {
+        if self.send_of_frame(side, now, What::Begin(side, Box::new(head))).is_none() {
             self.track(side).missed.get_or_insert((0, now)).0 += 1;
             return;
         }
         self.track(side).telling = true;
+        self.tell_missed(now);
         if !fits {
             self.lose(side, now, Loss::Size);
         }
@@ -279,7 +290,7 @@ impl Conversation {
             return;
         }
         let copy = if bytes.len() < COPIED { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
-        if self.send(now, What::Piece(side, copy)).is_none() {
+        if self.send_of_frame(side, now, What::Piece(side, copy)).is_none() {
             self.lose(side, now, Loss::Memory);
         }
     }

@@ -151,11 +151,21 @@ impl Feed {
     /// `None` when too much waits already: the relay then says [`What::Lost`] or [`What::Missed`]
     /// once and gives no more of that frame.
     pub(crate) fn send(&self, item: Item) -> Option<Ticket> {
+        self.send_within(item, self.shared.max_bytes)
+    }
+
+    /// The same for frames of records: they leave some room to all others, so that commits, members
+    /// and what a fetch asks for are read even when records are not.
+    pub(crate) fn send_records(&self, item: Item) -> Option<Ticket> {
+        self.send_within(item, self.shared.max_bytes / 8 * 7)
+    }
+
+    fn send_within(&self, item: Item, max_bytes: usize) -> Option<Ticket> {
         let shared = &*self.shared;
         let weight = Intake::weight(&item);
         let waiting = shared.bytes.fetch_add(weight, Ordering::AcqRel) + weight;
         let can_be_refused = matches!(item.what, What::Begin(..) | What::Piece(..));
-        if can_be_refused && waiting + shared.kept.load(Ordering::Acquire) > shared.max_bytes {
+        if can_be_refused && waiting + shared.kept.load(Ordering::Acquire) > max_bytes {
             shared.bytes.fetch_sub(weight, Ordering::AcqRel);
             return None;
         }
@@ -171,6 +181,7 @@ impl Feed {
     }
 
     /// Whether a frame could begin now.
+    #[cfg(test)]
     pub(crate) fn has_room(&self) -> bool {
         let shared = &*self.shared;
         let waiting = shared.bytes.load(Ordering::Acquire) + shared.kept.load(Ordering::Acquire);
@@ -285,6 +296,14 @@ mod tests {
             intake.done(ticket, Intake::weight(&item), None);
         }
         assert!(feed.has_room());
+    }
+
+    #[test]
+    fn records_leave_some_room_to_what_is_small() {
+        let (feed, _intake) = feed(80 * ITEM);
+        let taken = (0..1000).filter(|at| feed.send_records(item(*at, begin())).is_some()).count();
+        assert_eq!(taken, 70);
+        assert!(feed.send(item(1, begin())).is_some());
     }
 
     #[test]

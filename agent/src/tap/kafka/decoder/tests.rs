@@ -18,10 +18,13 @@ use crate::identify::Identifier;
 use crate::metrics::Metrics;
 use crate::tap::{Budget, Side, Sink};
 
-/// Keeps kind, connection and reason of rows; its clock is far ahead of what is decoded. Fails at
+/// Kind, connection and reason.
+type Row = (Kind, Option<i64>, Option<String>);
+
+/// Keeps rows; its clock is far ahead of what is decoded. Fails at
 /// publishes by connection 13.
 #[derive(Clone, Default)]
-struct Rows(Arc<Mutex<Vec<(Kind, Option<i64>, Option<String>)>>>);
+struct Rows(Arc<Mutex<Vec<Row>>>);
 
 impl Sink for Rows {
     fn record(&mut self, row: &Observation<'_>) -> Option<Seq> {
@@ -77,8 +80,8 @@ impl Queue {
     }
 }
 
-/// Decodes all that is queued, as the thread does; the rows, and how often the decoder failed.
-fn decoded(queue: impl FnOnce(&mut Queue)) -> Vec<(Kind, Option<i64>, Option<String>)> {
+/// Decodes all that is queued, as the thread does; the rows.
+fn decoded(queue: impl FnOnce(&mut Queue)) -> Vec<Row> {
     let local = Local {
         ip: [127, 0, 0, 1].into(),
         ports: PortRange { first: 0, last: 0 },
@@ -100,8 +103,7 @@ fn decoded(queue: impl FnOnce(&mut Queue)) -> Vec<(Kind, Option<i64>, Option<Str
     drop(filled);
     let rows = Rows::default();
     decode(intake, Arc::new(env), brokers, rows.clone());
-    let rows = rows.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    rows
+    rows.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 fn text(text: &str) -> StrBytes {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use flowtap_record::Micros;
 
 use super::Shared;
-use super::connection::{Connection, SentBatch, unanswered};
+use super::connection::{Connection, unanswered};
 use super::context::Context;
 use super::groups::Committed;
+use super::producing::SentBatch;
 use super::requests::{Beat, Question, spots, text};
 use super::topics::Cluster;
 use crate::tap::kafka::feed::Head;
@@ -207,7 +208,8 @@ fn committed(
         for commit in &commits {
             shared.groups.commits_in_transaction(commit, cx.now);
         }
-        shared.transactions.offsets(cx.now, (&id, producer_id, epoch), commits);
+        let by = (&*id, producer_id, epoch);
+        shared.transactions.offsets(cx, &connection.peer, by, commits);
         return;
     }
     for commit in &commits {

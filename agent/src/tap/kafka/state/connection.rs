@@ -10,14 +10,14 @@ use serde_json::json;
 use super::answers;
 use super::context::{Context, Peer, Unseen};
 use super::fetches::{self, Fetches, Tools};
-use super::groups::{Client, Spot};
-use super::publishes::{BatchNumber, MAX_BATCH, Sent};
+use super::groups::Client;
+use super::producing::Producing;
 use super::requests::{self, Question};
 use super::sums::Sums;
 use super::{Shared, fault_details};
 use crate::tap::Side;
 use crate::tap::kafka::feed::{Ends, Head, Loss, What};
-use crate::tap::kafka::wire::{Fault, Part, RecordStream, TopicId, TopicRef, api, key};
+use crate::tap::kafka::wire::{Fault, api, key};
 
 /// Requests that wait for an answer. A client with more of them sends without ever reading.
 const MAX_ASKED: usize = 4096;
@@ -60,26 +60,6 @@ enum Receiving {
     Produce(Box<Producing>),
     Fetch { head: Box<Head>, answer: Box<fetches::Answer> },
     Skipped,
-}
-
-/// A Produce request that is being received.
-struct Producing {
-    head: Box<Head>,
-    stream: RecordStream,
-    acks: i16,
-    /// The partition that is being read, and the id by which its topic is named.
-    spot: Option<Spot>,
-    id: Option<TopicId>,
-    /// How the answer will name each batch.
-    batches: Vec<SentBatch>,
-}
-
-/// A batch that an answer will tell of.
-#[derive(Debug)]
-pub(crate) struct SentBatch {
-    pub(crate) spot: Spot,
-    pub(crate) id: Option<TopicId>,
-    pub(crate) number: BatchNumber,
 }
 
 impl Connection {
@@ -177,7 +157,7 @@ impl Connection {
         let kept = |receiving: &Receiving| match receiving {
             Receiving::Nothing | Receiving::Skipped => 0,
             Receiving::Whole { body, .. } => body.capacity(),
-            Receiving::Produce(producing) => producing.stream.kept(),
+            Receiving::Produce(producing) => producing.kept(),
             Receiving::Fetch { answer, .. } => answer.kept(),
         };
         kept(&self.up) + kept(&self.down)
@@ -199,14 +179,7 @@ impl Connection {
             }
         }
         let receiving = match (side, head.key) {
-            (Side::Client, key::PRODUCE) => Receiving::Produce(Box::new(Producing {
-                stream: RecordStream::produce(head.version, MAX_BATCH),
-                head,
-                acks: 1,
-                spot: None,
-                id: None,
-                batches: Vec::new(),
-            })),
+            (Side::Client, key::PRODUCE) => Receiving::Produce(Box::new(Producing::new(head))),
             (Side::Broker, key::FETCH) => {
                 let (asked, since) = match self.answered(shared, cx.now, head.correlation) {
                     Some(Question::Fetch(asked)) => (Some(asked), cx.now),
@@ -229,7 +202,7 @@ impl Connection {
                 Receiving::Whole { head, body }
             }
             Receiving::Produce(mut producing) => {
-                match self.produce(cx, shared, &mut producing, bytes) {
+                match producing.piece(cx, shared, &self.peer, bytes) {
                     Ok(()) => Receiving::Produce(producing),
                     Err(fault) => {
                         self.misread(cx, &producing.head, fault);
@@ -356,53 +329,6 @@ impl Connection {
             key::END_TXN => shared.transactions.unread(),
             _ => {}
         }
-    }
-
-    // === producing ===
-
-    fn produce(
-        &self,
-        cx: &mut Context<'_>,
-        shared: &mut Shared,
-        producing: &mut Producing,
-        piece: &[u8],
-    ) -> Result<(), Fault> {
-        let Producing { stream, acks, spot, id, batches, .. } = producing;
-        stream.feed(piece, &mut |part| match part {
-            Part::Produce(head) => *acks = head.acks,
-            Part::Partition(head) => {
-                *id = match head.topic {
-                    TopicRef::Id(id) => Some(id),
-                    TopicRef::Name(_) => None,
-                };
-                *spot = Some((shared.cluster.name(head.topic), head.partition));
-            }
-            Part::Batch(bytes) => {
-                let Some(spot) = spot else { return };
-                let sent =
-                    Sent { peer: &self.peer, topic: &spot.0, partition: spot.1, acks: *acks };
-                let number = shared.publishes.batch(
-                    cx,
-                    &sent,
-                    bytes,
-                    &mut shared.transactions,
-                    &mut shared.scratch,
-                    &mut shared.texts,
-                );
-                batches.extend(number.map(|number| SentBatch {
-                    spot: spot.clone(),
-                    id: *id,
-                    number,
-                }));
-            }
-            Part::TooLarge { bytes, .. } => {
-                let Some((topic, partition)) = spot else { return };
-                let mut gap = Unseen::new("batch_too_large", json!({"bytes": bytes}));
-                (gap.topic, gap.partition) = (Some(topic.as_ref()), Some(*partition));
-                cx.gap(&self.peer, &gap);
-            }
-            Part::Fetch { .. } => {}
-        })
     }
 
     /// A Produce request is complete, or as much of it as could be read.

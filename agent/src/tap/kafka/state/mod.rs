@@ -8,6 +8,7 @@ mod context;
 mod fetches;
 mod groups;
 mod open;
+mod producing;
 mod publishes;
 mod records;
 mod requests;

@@ -103,9 +103,9 @@ impl Publishes {
         {
             return Some(again);
         }
-        let broker_txn = head
-            .transactional
-            .then(|| transactions.publishes(cx.now, head.producer_id, head.producer_epoch));
+        let (producer_id, epoch) = (head.producer_id, head.producer_epoch);
+        let broker_txn =
+            head.transactional.then(|| transactions.publishes(cx, sent.peer, producer_id, epoch));
         let confirms = sent.acks != 0;
         let place = Place {
             topic: sent.topic,

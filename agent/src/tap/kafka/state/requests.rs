@@ -5,9 +5,10 @@ use std::sync::Arc;
 use flowtap_record::{Micros, escape_bytes};
 
 use super::Shared;
-use super::connection::{Connection, SentBatch};
+use super::connection::Connection;
 use super::fetches;
 use super::groups::{Committed, Joining, SESSION_US, Spot};
+use super::producing::SentBatch;
 use super::transactions::Ending;
 use crate::tap::kafka::feed::Head;
 use crate::tap::kafka::wire::{
@@ -204,10 +205,11 @@ fn join(connection: &mut Connection, shared: &mut Shared, request: &JoinRequest<
 }
 
 fn beat(
-    connection: &Connection,
+    connection: &mut Connection,
     shared: &mut Shared,
     request: &GroupHeartbeatRequest<'_>,
 ) -> Question {
+    connection.fetches.belongs_to(text(request.group));
     let owned = request.owned.as_ref().map(|topics| {
         let topics = topics.iter().map(|(id, numbers)| (TopicRef::Id(*id), numbers.clone()));
         spots(shared, topics.collect())

@@ -50,7 +50,9 @@ struct Open {
     since: Micros,
     publishes: u64,
     offsets: Vec<Committed>,
-    /// Requests to commit it whose answers have not been seen: it may be committed.
+    /// Requests to end it whose answers have not been seen.
+    ends: u32,
+    /// Those of them that may have committed it, answered or not.
     commits: u32,
     /// A request to end it may have passed unread.
     unread: bool,
@@ -83,6 +85,7 @@ impl Producer {
             since: now,
             publishes: 0,
             offsets: Vec::new(),
+            ends: 0,
             commits: 0,
             unread: false,
         })
@@ -95,16 +98,34 @@ impl Transactions {
         self.producers.entry(id).or_insert_with(|| Producer { number, ..Producer::default() })
     }
 
-    fn open(&mut self, now: Micros, producer_id: i64, epoch: i16) -> &mut Open {
+    /// The transaction in which a producer does something. It does nothing between asking for the
+    /// end of one and the answer: if that was not seen, this is the next one.
+    fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &Peer,
+        producer_id: i64,
+        epoch: i16,
+    ) -> &mut Open {
         let blind = self.blind > 0;
-        let open = self.producer(producer_id).open(now, producer_id, epoch);
+        let producer = self.producer(producer_id);
+        if let Some(ended) = producer.open.take_if(|open| open.ends > 0) {
+            unseen(cx, peer, &ended, producer.transactional_id.as_deref().unwrap_or_default());
+        }
+        let open = producer.open(cx.now, producer_id, epoch);
         open.unread |= blind;
         open
     }
 
     /// A batch is published in a transaction: its name, for the rows.
-    pub(crate) fn publishes(&mut self, now: Micros, producer_id: i64, epoch: i16) -> Arc<str> {
-        let open = self.open(now, producer_id, epoch);
+    pub(crate) fn publishes(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &Peer,
+        producer_id: i64,
+        epoch: i16,
+    ) -> Arc<str> {
+        let open = self.open(cx, peer, producer_id, epoch);
         open.publishes += 1;
         Arc::clone(&open.name)
     }
@@ -112,13 +133,14 @@ impl Transactions {
     /// The broker has taken offsets, to be committed with the transaction.
     pub(crate) fn offsets(
         &mut self,
-        now: Micros,
+        cx: &mut Context<'_>,
+        peer: &Peer,
         (transactional_id, producer_id, epoch): (&[u8], i64, i16),
         offsets: Vec<Committed>,
     ) {
         let id = || Arc::from(escape_bytes(transactional_id));
         self.producer(producer_id).transactional_id.get_or_insert_with(id);
-        self.open(now, producer_id, epoch).offsets.extend(offsets);
+        self.open(cx, peer, producer_id, epoch).offsets.extend(offsets);
     }
 
     /// A producer asks to end its transaction. If the answer does not come by, it may have ended as
@@ -126,6 +148,7 @@ impl Transactions {
     pub(crate) fn ends(&mut self, ending: &Ending) {
         let producer = self.producers.get_mut(&ending.producer_id);
         if let Some(open) = producer.and_then(|producer| producer.open.as_mut()) {
+            open.ends += 1;
             open.commits += u32::from(ending.committed);
         }
     }
@@ -190,10 +213,11 @@ impl Transactions {
         let id = &ending.transactional_id;
         let producer = self.producers.get_mut(&ending.producer_id)?;
         producer.used = cx.now;
-        if let Some(open) = &mut producer.open
-            && (fatal || NOT_DONE.contains(&answer.error))
-        {
-            open.commits = open.commits.saturating_sub(u32::from(ending.committed));
+        if let Some(open) = &mut producer.open {
+            open.ends = open.ends.saturating_sub(1);
+            if fatal || NOT_DONE.contains(&answer.error) {
+                open.commits = open.commits.saturating_sub(u32::from(ending.committed));
+            }
         }
         if answer.error != 0 && !fatal {
             // The client asks again.
@@ -207,8 +231,7 @@ impl Transactions {
             self.ids.insert(Arc::clone(id), next);
             self.producer(next).transactional_id = Some(Arc::clone(id));
         }
-        let committed_before = !ending.committed && open.commits > 0;
-        if (fatal && open.may_be_committed()) || committed_before {
+        if (fatal || !ending.committed) && open.may_be_committed() {
             unseen(cx, peer, &open, id);
             return None;
         }

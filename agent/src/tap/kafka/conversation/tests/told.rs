@@ -233,12 +233,12 @@ fn frames_for_which_there_is_no_room_are_counted_and_said_once() {
     }
     let told = wire.told();
     assert!(told.len() < 10, "{}", told.len());
-    // The next frame says what was missed before it.
+    // The next frame that finds room says what was missed before it.
     wire.client(&request(ApiKey::Heartbeat, 3, 1000, b"body"));
     let told = wire.told();
-    assert!(told[0].starts_with("Missed { side: Client, frames: 99"), "{told:?}");
-    assert!(told[1].starts_with("Missed { side: Broker, frames: 99"), "{told:?}");
-    assert!(told[2].starts_with("Client begins 12 v3 #1000"), "{told:?}");
+    assert!(told[0].starts_with("Client begins 12 v3 #1000"), "{told:?}");
+    assert!(told[1].starts_with("Missed { side: Client, frames: 99"), "{told:?}");
+    assert!(told[2].starts_with("Missed { side: Broker, frames: 99"), "{told:?}");
 }
 
 #[test]

@@ -50,14 +50,12 @@ impl Stage {
 
 #[test]
 fn a_batch_that_the_broker_cuts_short_is_delivered_when_it_comes_whole() {
-    let mut stage = Stage::new();
-    stage.joins(1, "m-1", 1, &[0]);
     let second = batch(Batch { base: 2, ..PLAIN }, &["c", "d"]);
     for cut in [1, 12, 40, 61, second.len() - 1] {
         let mut stage = Stage::new();
         stage.joins(1, "m-1", 1, &[0]);
         stage.fetches(2, 0, &[batch(PLAIN, &["a", "b"]), second.slice(..cut)]);
-        stage.fetches(2, 2, &[second.clone()]);
+        stage.fetches(2, 2, std::slice::from_ref(&second));
         assert_eq!(stage.offsets_of("deliver"), [0, 1, 2, 3], "cut at {cut}");
         assert_eq!(stage.of("gap").len(), 0);
         assert!(stage.of("deliver").iter().all(|row| row["session"]["redelivered"] == false));
@@ -120,7 +118,7 @@ fn a_consumer_that_goes_back_gets_again_and_settles_each_delivery_once() {
     let mut stage = Stage::new();
     stage.joins(1, "m-1", 1, &[0]);
     let records = batch(PLAIN, &["a", "b", "c"]);
-    stage.fetches(2, 0, &[records.clone()]);
+    stage.fetches(2, 0, std::slice::from_ref(&records));
     stage.fetches(2, 1, &[records]);
     stage.fetches(2, 3, &[batch(Batch { base: 3, ..PLAIN }, &["d"])]);
     assert_eq!(stage.offsets_of("deliver"), [0, 1, 2, 1, 2, 3]);
@@ -210,7 +208,6 @@ fn a_connection_belongs_to_the_group_whose_coordinator_it_asks_for() {
     assert_eq!(groups, ["mailing", "billing"]);
 }
 
-/// A commit of a consumer that is no member.
 #[test]
 fn many_places_that_nobody_uses_are_forgotten() {
     let mut stage = Stage::new();

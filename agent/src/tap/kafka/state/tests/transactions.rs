@@ -78,6 +78,24 @@ fn a_commit_whose_answer_is_lost_is_not_called_aborted_when_the_service_starts_a
 }
 
 #[test]
+fn what_follows_an_end_whose_answer_was_not_seen_is_the_next_transaction() {
+    use crate::tap::kafka::feed::Loss;
+    let mut stage = Stage::new();
+    stage.publishes_in_transaction(0);
+    let asked = stage.ask(2, key::END_TXN, 3, &end(true));
+    stage.item(2, What::Begin(Side::Broker, Box::new(asked)));
+    stage.item(2, What::Lost(Side::Broker, Loss::Memory));
+    assert_eq!(stage.unseen().len(), 0);
+    stage.publishes_in_transaction(1);
+    assert_eq!(stage.unseen()[0]["details"]["broker_txn"], "7/3/1");
+    // The second one's abort says nothing of the first.
+    stage.ends_with(2, false, 0);
+    let ended = stage.of("transaction");
+    assert_eq!(ended.len(), 1);
+    assert_eq!(ended[0]["session"]["broker_txn"], "7/3/2");
+}
+
+#[test]
 fn a_commit_that_is_asked_for_again_and_then_refused_may_have_been_done_at_first() {
     let mut stage = Stage::new();
     stage.publishes_in_transaction(0);
