@@ -34,10 +34,10 @@ struct Rows {
 
 impl Sink for Rows {
     fn record(&mut self, row: &Observation<'_>) -> Option<Seq> {
-        if row.kind == Kind::Settle {
-            let delivery = row.concludes.as_ref().expect("a settle has its delivery").seq;
-            assert!(self.settled.insert(delivery), "delivery {delivery:?} is settled twice");
-            assert!(delivery.0 <= self.last, "a delivery comes before its settle");
+        // That of a delivery that was shed names none.
+        if let (Kind::Settle, Some(delivery)) = (row.kind, &row.concludes) {
+            assert!(self.settled.insert(delivery.seq), "{:?} is settled twice", delivery.seq);
+            assert!(delivery.seq.0 <= self.last, "a delivery comes before its settle");
         }
         self.last += 1;
         (self.last % 7 != 0).then_some(Seq(self.last))
