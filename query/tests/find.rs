@@ -312,12 +312,12 @@ async fn who_asks_a_store_that_was_away_a_moment_ago_is_told_at_once() {
     let answers = answers(&store);
     store.away.store(true, SeqCst);
     let refresh = |age| answers.catalog().refresh(age, Micros(NOON));
-    let first = refresh(Duration::from_secs(60)).await.unwrap_err().to_string();
+    let first = refresh(Duration::from_mins(1)).await.unwrap_err().to_string();
     store.away.store(false, SeqCst);
-    let second = refresh(Duration::from_secs(60)).await.unwrap_err().to_string();
+    let second = refresh(Duration::from_mins(1)).await.unwrap_err().to_string();
     assert!(first.contains("SlowDown") && second.contains("SlowDown"), "{first}\n{second}");
     refresh(Duration::ZERO).await.unwrap();
-    refresh(Duration::from_secs(60)).await.unwrap();
+    refresh(Duration::from_mins(1)).await.unwrap();
 }
 
 #[tokio::test]

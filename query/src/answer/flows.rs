@@ -149,7 +149,7 @@ impl Answers {
                 before = *order;
                 let truncated = listed.truncated || listed.rows.len() > MAX_RECORDS;
                 let rows = listed.rows.iter().take(MAX_RECORDS).cloned().collect();
-                let flow = self.assemble(rows, truncated, &snapshot);
+                let flow = Self::assemble(rows, truncated, &snapshot);
                 let verdict = self.judge(&flow, &snapshot, now);
                 let summary = shape::summary(&listed.id.to_string(), &flow, &verdict);
                 if filter.wants(&summary, &flow) {

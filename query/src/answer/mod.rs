@@ -96,7 +96,7 @@ impl Answers {
     }
 
     /// Puts rows together.
-    fn assemble(&self, rows: Vec<Row>, truncated: bool, snapshot: &Snapshot) -> Flow {
+    fn assemble(rows: Vec<Row>, truncated: bool, snapshot: &Snapshot) -> Flow {
         let truncated = truncated || snapshot.may_miss(&rows);
         let mut flow = Flow::assemble(rows, &snapshot.coverage, &snapshot.world.groups);
         flow.truncated = truncated;
@@ -134,7 +134,7 @@ impl Answers {
             return Ok(None);
         }
         let judging = tracing::info_span!("judge", rows = gathered.rows.len()).entered();
-        let flow = self.assemble(gathered.rows, gathered.truncated, snapshot);
+        let flow = Self::assemble(gathered.rows, gathered.truncated, snapshot);
         let verdict = self.judge(&flow, snapshot, now);
         drop(judging);
         Ok(Some(FlowDetail {

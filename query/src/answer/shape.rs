@@ -1,5 +1,7 @@
 //! From flows and verdicts to what the API says.
 
+use std::fmt::Write as _;
+
 use flowtap_record::Micros;
 
 use crate::api::types as api;
@@ -48,10 +50,10 @@ pub(super) fn coverage(snapshot: &Snapshot, stale: bool, now: Micros) -> api::Co
 fn sentence(snapshot: &Snapshot, stale: bool, now: Micros) -> String {
     let mut sentence = coverage_sentence(&snapshot.coverage, now);
     if let (true, Some(at)) = (stale, snapshot.read_at) {
-        sentence.push_str(&format!("; the store could not be read since {}", clock(at, now)));
+        let _ = write!(sentence, "; the store could not be read since {}", clock(at, now));
     }
     if let Some(from) = snapshot.searched_from {
-        sentence.push_str(&format!("; searched back to {} only", clock(from, now)));
+        let _ = write!(sentence, "; searched back to {} only", clock(from, now));
     }
     sentence
 }

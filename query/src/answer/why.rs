@@ -69,7 +69,7 @@ impl Answers {
         }
         let gathered = self.catalog.single_messages(rows).await.map_err(AnswerError::Read)?;
         why.truncated |= gathered.truncated;
-        let flow = self.assemble(gathered.rows, gathered.truncated, &snapshot);
+        let flow = Self::assemble(gathered.rows, gathered.truncated, &snapshot);
         let verdict = self.judge(&flow, &snapshot, now);
         why.found = Found::Messages;
         why.messages = shape::messages(&flow, &verdict);

@@ -28,7 +28,7 @@ use crate::answer::{Answers, Filter, now};
 /// How often the catalog looks at the store, asked or not.
 const KEEP_UP: Duration = Duration::from_secs(1);
 /// A store that gives nothing for longer makes the server unhealthy.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How a server is set up.

@@ -19,8 +19,13 @@ use crate::store::Store;
 /// Where to ask.
 #[derive(Debug, clap::Args)]
 pub(super) struct Source {
-    /// The server to ask [default: http://127.0.0.1:8080]
-    #[arg(long, value_name = "URL", env = "FLOWTAP_SERVER")]
+    /// The server to ask
+    #[arg(
+        help = "The server to ask [default: http://127.0.0.1:8080]",
+        long,
+        value_name = "URL",
+        env = "FLOWTAP_SERVER"
+    )]
     server: Option<String>,
 
     /// A file with the server's token

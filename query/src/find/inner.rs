@@ -178,18 +178,17 @@ impl Inner {
                     self.refuse([flow]);
                 }
             }
-            Transaction::Ended { name, aborted } => match self.transactions.remove(&name) {
-                Some(taking) if aborted => {
-                    self.refuse(taking.flows.iter().copied());
-                    // Parts of it may come from an object that was read late.
+            Transaction::Ended { name, aborted } => {
+                let taking = self.transactions.remove(&name);
+                if !aborted {
+                    return;
+                }
+                self.refuse(taking.map(|taking| taking.flows).unwrap_or_default());
+                // Parts of it may come from an object that is read late.
+                if self.transactions.len() < WAITING {
                     self.transactions.insert(name, Taking { flows: Vec::new(), aborted });
                 }
-                Some(_) => {}
-                None if aborted && self.transactions.len() < WAITING => {
-                    self.transactions.insert(name, Taking { flows: Vec::new(), aborted });
-                }
-                None => {}
-            },
+            }
         }
     }
 

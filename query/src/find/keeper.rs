@@ -110,7 +110,7 @@ impl Keeper {
                 }
                 Err(trouble) => {
                     failed = if matches!(trouble, Trouble::Read(_)) { failed + 1 } else { 0 };
-                    let from = began(&name.boot).max(self.seen_before(catalog, &name));
+                    let from = began(&name.boot).max(seen_before(catalog, &name));
                     self.shelf.put(name, trouble, from, self.statuses.here(put_at));
                     left_alone.fetch_or(failed >= MANY_FAILED, Relaxed);
                 }
@@ -119,13 +119,6 @@ impl Keeper {
         if count > 500 {
             info!(objects = count, seconds = started.elapsed().as_secs_f64(), "inbox is indexed");
         }
-    }
-
-    /// All that an agent saw up to then lies in objects before this one.
-    fn seen_before(&self, catalog: &Catalog, name: &InboxName) -> Micros {
-        let inner = catalog.read();
-        let before = inner.object_of(&name.agent, &name.boot, name.first.0 - 1);
-        before.map_or(Micros(0), |(_, known)| known.object.watermark)
     }
 
     fn learn(&mut self, catalog: &Catalog, known: Known, mut beyond: Beyond) {
@@ -181,6 +174,13 @@ impl Keeper {
             read_at: Some(now),
         };
     }
+}
+
+/// All that an agent saw up to then lies in objects before this one.
+fn seen_before(catalog: &Catalog, name: &InboxName) -> Micros {
+    let inner = catalog.read();
+    let before = inner.object_of(&name.agent, &name.boot, name.first.0 - 1);
+    before.map_or(Micros(0), |(_, known)| known.object.watermark)
 }
 
 async fn make(

@@ -47,7 +47,7 @@ impl Lookup {
                 break;
             }
             let (last, before) = (self.runs.pop(), self.runs.pop());
-            self.runs.extend(last.zip(before).map(|(last, before)| before.merge(last)));
+            self.runs.extend(last.zip(before).map(|(last, before)| before.merge(&last)));
         }
     }
 
@@ -94,11 +94,11 @@ impl Run {
     }
 
     /// One run of two; what is gone is left out.
-    fn merge(self, other: Self) -> Self {
+    fn merge(&self, other: &Self) -> Self {
         let mut entries = Vec::with_capacity(self.entries.len() + other.entries.len());
         let live = |run: &Self, entry: &Entry| run.dead == 0 || run.holds(entry.place);
-        let mut a = self.entries.iter().filter(|entry| live(&self, entry)).peekable();
-        let mut b = other.entries.iter().filter(|entry| live(&other, entry)).peekable();
+        let mut a = self.entries.iter().filter(|entry| live(self, entry)).peekable();
+        let mut b = other.entries.iter().filter(|entry| live(other, entry)).peekable();
         while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
             let first = if x <= y { a.next() } else { b.next() };
             entries.extend(first);

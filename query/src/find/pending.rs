@@ -33,7 +33,7 @@ impl Pending {
             Step::Published { event, cause, transaction, service } => {
                 let again = event
                     .is_some_and(|event| self.by_event.contains_key(&(service.clone(), event)));
-                self.published(cause, transaction, service, habits);
+                self.published(cause, transaction, &service, habits);
                 transaction.filter(|_| again)
             }
         }
@@ -73,19 +73,19 @@ impl Pending {
         &mut self,
         cause: Option<u64>,
         transaction: Option<u64>,
-        service: String,
+        service: &str,
         habits: &mut Habits,
     ) {
         let by_transaction = || {
             let transaction = transaction?;
-            self.by_transaction.get(&(service.clone(), transaction)).copied()
+            self.by_transaction.get(&(service.to_owned(), transaction)).copied()
         };
         let Some(event) = cause.or_else(by_transaction) else { return };
-        let waiting = self.by_event.get_mut(&(service.clone(), event));
+        let waiting = self.by_event.get_mut(&(service.to_owned(), event));
         if let Some(Waiting { event_type: Some(event_type), followed: followed @ false }) = waiting
         {
             *followed = true;
-            habits.followed(&service, event_type);
+            habits.followed(service, event_type);
         }
     }
 }

@@ -16,7 +16,7 @@ const SKEW_US: i64 = 5_000_000;
 /// What comes so long after the last row of a flow may still be part of what happened then.
 const AFTER_US: i64 = 60_000_000;
 /// An object that cannot be read is tried again at least so often.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Why an object is not in the index.
 #[derive(Debug)]
@@ -178,7 +178,7 @@ mod tests {
         let (from, to) = (began(&name(1).boot), Micros(2));
         shelf.put(name(1), Trouble::Read("timeout".into()), from, to);
         shelf.put(name(2), Trouble::Unbelievable("no footer".into()), from, to);
-        let later = Instant::now() + Duration::from_secs(3600);
+        let later = Instant::now() + Duration::from_hours(1);
         assert!(shelf.rests(&name(1), Instant::now()) && !shelf.rests(&name(1), later));
         assert!(shelf.rests(&name(2), later));
         assert_eq!(shelf.counts(), (1, 1));
