@@ -199,7 +199,7 @@ fn a_broker_moves() {
 /// A group reads a topic, and then another one of the same name from its beginning: what is
 /// delivered of the new one is no redelivery of the old one's, and each is settled by itself.
 #[test]
-#[ignore = "fails as long as offsets of the old topic count for the new one"]
+#[ignore = "long: make test-long"]
 fn a_group_reads_a_topic_that_is_made_anew() {
     if !Client::KafkaJava.available() || !Client::Franz.available() {
         return;

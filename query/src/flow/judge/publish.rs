@@ -31,7 +31,7 @@ impl Judge<'_> {
         });
         let outcome = publish.outcome.filter(|&outcome| {
             // An exchange that delays returns what it holds back.
-            outcome != Outcome::Unroutable || !self.is_delayed(row)
+            outcome != Outcome::Unroutable || !self.is_delayed(publish, row)
         });
         let twin = || !later && !came_out && self.has_twin(message, publish, row);
         match outcome {
@@ -150,19 +150,16 @@ impl Judge<'_> {
             let text = format!("{text} that has not ended since.");
             return self.add(State::Late, "in_transaction", row, format!("at {who}"), vec![text]);
         }
-        let text = match ended {
-            Some(end) => vec![format!(
-                "{text} that ended at {} without the broker's word on how.",
-                self.time(end)
-            )],
-            None => {
-                let why = if sight == Sight::Clear {
-                    format!("The sidecar of {who} was started again since.")
-                } else {
-                    self.why_blind(&row.agent, &who)
-                };
-                vec![format!("{text}; its end was not seen."), why]
-            }
+        let text = if let Some(end) = ended {
+            let end = self.time(end);
+            vec![format!("{text} that ended at {end} without the broker's word on how.")]
+        } else {
+            let why = if sight == Sight::Clear {
+                format!("The sidecar of {who} was started again since.")
+            } else {
+                self.why_blind(&row.agent, &who)
+            };
+            vec![format!("{text}; its end was not seen."), why]
         };
         let headline = format!("left Flowtap's sight at {}", place_of(row));
         self.add(State::Unknown, "in_transaction", row, headline, text);
@@ -206,8 +203,10 @@ impl Judge<'_> {
     }
 
     /// Whether an exchange may hold the message back for a time.
-    fn is_delayed(&self, row: &Row) -> bool {
+    fn is_delayed(&self, publish: &Publish, row: &Row) -> bool {
+        let returned = publish.answer.map(|answer| &self.flow.rows[answer].details);
         row.details.get("mandatory").and_then(Value::as_str) == Some("delayed")
+            || returned.is_some_and(|details| details["delayed"] == true)
             || self.known.world.delays(&destination(row))
     }
 
@@ -294,7 +293,7 @@ impl Judge<'_> {
             if world.is_dead_end(&queue) && self.parked(message, row, &queue) {
                 continue;
             }
-            if self.is_delayed(row) {
+            if self.is_delayed(publish, row) {
                 self.held_back(message, row);
                 continue;
             }

@@ -35,11 +35,11 @@ impl Scene {
 
 #[test]
 fn a_return_from_an_exchange_that_delays_proves_nothing() {
-    for by_type in [true, false] {
+    for known_by in ["type", "publish", "return"] {
         let mut scene = Scene::new();
         scene.learn(Kind::Topology, Outcome::Declared, |row| {
             row.destination = Some("slow".to_owned());
-            let kind = if by_type { "x-delayed-message" } else { "direct" };
+            let kind = if known_by == "type" { "x-delayed-message" } else { "direct" };
             let arguments = json!({"x-delayed-type": "direct"});
             row.details = json!({"what": "exchange", "type": kind, "arguments": arguments});
         });
@@ -48,8 +48,11 @@ fn a_return_from_an_exchange_that_delays_proves_nothing() {
         scene.world.learn_route(&broker, "slow", "orders", at(-10.0));
         let publish = scene.publish_to("shop", "OrderPlaced-1", "slow", "orders", 0.0);
         scene.rows[publish].details =
-            json!({"mandatory": if by_type { "client" } else { "delayed" }});
-        scene.conclude(publish, Kind::Return, Outcome::Unroutable, 0.01);
+            json!({"mandatory": if known_by == "publish" { "delayed" } else { "client" }});
+        let returned = scene.conclude(publish, Kind::Return, Outcome::Unroutable, 0.01);
+        if known_by == "return" {
+            scene.rows[returned].details = json!({"asked_by": "client", "delayed": true});
+        }
         assert_eq!(scene.judge().state, State::Running, "it may be held back for long");
         scene.now = 70.0;
         let verdict = scene.judge();

@@ -175,7 +175,10 @@ impl Publishes {
         answer: &Produced<'_>,
     ) {
         let Some(batch) = self.waiting.get_mut(&number) else { return };
-        if batch.line.is_some() && is_retriable(answer.error) {
+        // An idempotent producer whose earlier batch was lost on its way sends both again.
+        let again =
+            is_retriable(answer.error) || answer.error == error::OUT_OF_ORDER_SEQUENCE_NUMBER;
+        if batch.line.is_some() && again {
             batch.refused = Some(answer.error);
             return;
         }

@@ -91,14 +91,17 @@ fn an_idempotent_retry_is_the_same_publish_on_whatever_connection() {
 
 #[test]
 fn a_retriable_error_of_an_idempotent_producer_is_not_its_end() {
-    let mut stage = Stage::new();
-    let body = request(-1, &[batch(IDEMPOTENT, &["a"])]);
-    let asked = stage.ask(1, key::PRODUCE, VERSION, &body);
-    stage.answer(1, &asked, &response(6, -1));
-    assert_eq!(stage.of("confirm").len(), 0);
-    let asked = stage.ask(2, key::PRODUCE, VERSION, &body);
-    stage.answer(2, &asked, &response(0, 9));
-    assert_eq!(stage.ends("confirm"), [json!([9, "Confirmed", null])]);
+    const OUT_OF_ORDER: i16 = 45;
+    for error in [6, OUT_OF_ORDER] {
+        let mut stage = Stage::new();
+        let body = request(-1, &[batch(IDEMPOTENT, &["a"])]);
+        let asked = stage.ask(1, key::PRODUCE, VERSION, &body);
+        stage.answer(1, &asked, &response(error, -1));
+        assert_eq!(stage.of("confirm").len(), 0);
+        let asked = stage.ask(2, key::PRODUCE, VERSION, &body);
+        stage.answer(2, &asked, &response(0, 9));
+        assert_eq!(stage.ends("confirm"), [json!([9, "Confirmed", null])]);
+    }
 }
 
 #[test]
