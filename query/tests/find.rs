@@ -362,14 +362,23 @@ async fn a_message_handed_back_too_often_is_found_as_broken() {
     let mut declared = row(Kind::Topology, NOON);
     declared.outcome = Some(Outcome::Declared);
     declared.place.subscription = Some("q");
-    declared.details = Some(r#"{"what":"queue","arguments":{"x-delivery-limit":0}}"#);
-    let mut delivered = of(Kind::Deliver, NOON + 1, "e-1", Some("tired"));
-    delivered.place.subscription = Some("q");
-    let mut requeued = of(Kind::Settle, NOON + 2, "e-1", Some("tired"));
-    requeued.place.subscription = Some("q");
-    requeued.concludes = Some(RowRef { boot: None, seq: Seq(2) });
-    requeued.outcome = Some(Outcome::Requeued);
-    inbox.put("shop-a1", BOOT_1, 1, &[declared, delivered, requeued]);
+    declared.details = Some(
+        r#"{"what":"queue","arguments":{"x-dead-letter-exchange":"","x-dead-letter-routing-key":"dead"}}"#,
+    );
+    // Nobody rejects it: it is handed back, and the broker moves it on, and there again.
+    let handed_back = |at, seq, queue| {
+        let mut delivered = of(Kind::Deliver, at, "e-1", Some("tired"));
+        delivered.place.subscription = Some(queue);
+        let mut requeued = of(Kind::Settle, at + 1, "e-1", Some("tired"));
+        requeued.place.subscription = Some(queue);
+        requeued.concludes = Some(RowRef { boot: None, seq: Seq(seq) });
+        requeued.outcome = Some(Outcome::Requeued);
+        [delivered, requeued]
+    };
+    let [first, back] = handed_back(NOON + 10, 2, "q");
+    let [mut second, back_again] = handed_back(NOON + 20, 4, "dead");
+    second.details = Some(r#"{"death":{"queue":"q","reason":"delivery_limit"}}"#);
+    inbox.put("shop-a1", BOOT_1, 1, &[declared, first, back, second, back_again]);
     let answers = answers(&Moody::over(&inbox));
     let list = answers.flows(&only(State::Broken)).await.unwrap();
     assert_eq!(states(&list), [("tired", State::Broken)]);

@@ -289,7 +289,10 @@ impl Building {
             match (kind, transaction) {
                 (Kind::Transaction, _) => {
                     self.beyond.pairs.push((name, number));
-                    self.ended.insert(name, outcome == Some(Outcome::Aborted));
+                    // Without an outcome it only says that the broker's word did not come.
+                    if outcome.is_some() {
+                        self.ended.insert(name, outcome == Some(Outcome::Aborted));
+                    }
                 }
                 (_, Some(flow)) => drop(self.taking_part.insert((name, flow))),
                 _ => {}
