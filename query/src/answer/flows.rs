@@ -111,28 +111,22 @@ impl Answers {
             searched_to: None,
             coverage: self.coverage(&snapshot, now),
         };
+        let may_want = |entry: &FlowEntry| !entry.is_no_flow() && filter.may_want(entry);
         // What an id or a key leads to needs no search.
         let mut named = self.by_id(filter).await?;
         loop {
-            let chunk = match &mut named {
-                Some(named) => {
-                    named.retain(|(order, _)| *order < before);
-                    named.iter().take(CHUNK).cloned().collect()
-                }
-                None if filter.is_none() => {
-                    self.catalog.newest(before, (limit - list.flows.len()).max(1) + 1)
-                }
-                None => self.catalog.newest(before, CHUNK),
+            let chunk = if let Some(named) = &mut named {
+                named.retain(|(order, _)| *order < before);
+                named.iter().take(CHUNK).cloned().collect()
+            } else {
+                let rest = (limit - list.flows.len()).max(1) + 1;
+                let count = if filter.is_none() { rest } else { CHUNK };
+                self.catalog.newest(before, count, may_want)
             };
             let end = chunk.is_empty() || chunk.last().is_some_and(|(order, _)| order.0 < from);
             let wanted: Vec<_> = chunk
                 .iter()
-                .filter(|(order, entry)| {
-                    order.0 >= from
-                        && entry
-                            .as_ref()
-                            .is_none_or(|entry| !entry.is_no_flow() && filter.may_want(entry))
-                })
+                .filter(|(order, entry)| order.0 >= from && entry.as_ref().is_none_or(may_want))
                 .cloned()
                 .collect();
             let rows = self.catalog.gather_list(&wanted).await.map_err(AnswerError::Read)?;

@@ -214,12 +214,22 @@ impl Catalog {
         self.read().flows.get(&transaction).cloned()
     }
 
-    /// Flows that started before `before`, newest first, at most `count`.
-    pub fn newest(&self, before: Order, count: usize) -> Vec<(Order, Option<FlowEntry>)> {
+    /// Flows that started before `before` and may be wanted, newest first, at most `count`. What the
+    /// index cannot tell of, chains of messages without a transaction id, may always be.
+    pub fn newest(
+        &self,
+        before: Order,
+        count: usize,
+        may_want: impl Fn(&FlowEntry) -> bool,
+    ) -> Vec<(Order, Option<FlowEntry>)> {
         let inner = self.read();
-        let flows = inner.by_start.range(..before).rev().take(count);
-        let mut found: Vec<(Order, Option<FlowEntry>)> =
-            flows.map(|order| (*order, inner.flows.get(&order.1).cloned())).collect();
+        let flows = inner.by_start.range(..before).rev();
+        let flows = flows.filter_map(|order| Some((*order, inner.flows.get(&order.1)?)));
+        let mut found: Vec<(Order, Option<FlowEntry>)> = flows
+            .filter(|(_, entry)| may_want(entry))
+            .take(count)
+            .map(|(order, entry)| (order, Some(entry.clone())))
+            .collect();
         found.extend(inner.newest_chains(before).take(count).map(|order| (order, None)));
         found.sort_by(|(a, _), (b, _)| b.cmp(a));
         found.truncate(count);
