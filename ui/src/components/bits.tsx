@@ -69,7 +69,7 @@ export function Copyable({ value, shown }: { value: string; shown?: string }) {
 export function CoverageBadge({ coverage }: { coverage: Coverage | undefined }) {
   const { zone } = useSettings();
   if (!coverage) return <span className="coverage loading">coverage …</span>;
-  const whole = coverage.total > 0 && coverage.live === coverage.total;
+  const whole = coverage.total > 0 && coverage.live === coverage.total && !coverage.stale;
   const near = coverage.complete_to ? ms(coverage.complete_to) : Date.now();
   return (
     <Link

@@ -8,10 +8,13 @@ import { StateGlyph } from "../components/Glyph";
 import { buildModel, pathTo } from "../flow/model";
 import { selectionOf, Workspace } from "../flow/Workspace";
 import { clock, day, duration, inZone, ms, zoneName } from "../lib/time";
-import { byTelling, plural, toneOfState } from "../lib/words";
+import { byTelling, count, plural, toneOfState } from "../lib/words";
 import type { FlowSearch } from "../router";
 import { useSettings } from "../settings";
 import { matchWords } from "./WhyResults";
+
+/** Of one flow the server reads no more. */
+const MOST_RECORDS = 10_000;
 
 export function FlowPage() {
   const { flow } = useParams({ strict: false }) as { flow: string };
@@ -217,7 +220,12 @@ function Notices({ detail }: { detail: FlowDetail }) {
         )}
       </>,
     );
-  if (detail.truncated) lines.push("More than 10 000 records: this is the beginning, cut by time.");
+  if (detail.truncated)
+    lines.push(
+      detail.records.length >= MOST_RECORDS
+        ? `More than ${count(MOST_RECORDS)} records: this is the beginning, cut by time.`
+        : "Some of its records are too old to be searched, or could not be read.",
+    );
   if (silent.length)
     lines.push(
       <>
