@@ -5,6 +5,7 @@
 //! The seed is printed; `FLOWTAP_SEED` repeats a run, `FLOWTAP_LONG=1` makes more rounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use flowtap_tests::disk::StallableDisk;
@@ -33,16 +34,22 @@ fn rounds(short: usize, long: usize) -> usize {
     if flowtap_tests::long() { long } else { short }
 }
 
+/// Ids that were confirmed, and when the client knew.
+type Confirmed = Arc<Mutex<BTreeMap<String, i64>>>;
+
+fn lock(confirmed: &Confirmed) -> MutexGuard<'_, BTreeMap<String, i64>> {
+    confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One round of load: publishes with confirms and consumes until the connection breaks or
-/// `enough` were confirmed. Returns the ids that were confirmed, and when the client knew.
-async fn load(url: String, round: usize, enough: usize) -> BTreeMap<String, i64> {
-    let mut confirmed = BTreeMap::new();
+/// `enough` were confirmed.
+async fn load(url: String, round: usize, enough: usize, confirmed: Confirmed) {
     let properties = ConnectionProperties::default;
-    let Ok(connection) = Connection::connect(&url, properties()).await else { return confirmed };
+    let Ok(connection) = Connection::connect(&url, properties()).await else { return };
     let (Ok(publisher), Ok(consumer)) =
         (connection.create_channel().await, connection.create_channel().await)
     else {
-        return confirmed;
+        return;
     };
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let ready = async {
@@ -52,7 +59,7 @@ async fn load(url: String, round: usize, enough: usize) -> BTreeMap<String, i64>
         let options = BasicConsumeOptions::default();
         consumer.basic_consume("q".into(), "".into(), options, FieldTable::default()).await
     };
-    let Ok(mut deliveries) = ready.await else { return confirmed };
+    let Ok(mut deliveries) = ready.await else { return };
     let consuming = tokio::spawn(async move {
         while let Some(Ok(delivery)) = deliveries.next().await {
             if delivery.ack(BasicAckOptions::default()).await.is_err() {
@@ -70,12 +77,11 @@ async fn load(url: String, round: usize, enough: usize) -> BTreeMap<String, i64>
         if answer.await.is_err() {
             break;
         }
-        confirmed.insert(id, now());
+        lock(&confirmed).insert(id, now());
     }
     // After a break there is nothing to close.
     let _closed = connection.close(200, "".into()).await;
     consuming.await.expect("it does not panic");
-    confirmed
 }
 
 /// Microseconds since 1970, as rows have them.
@@ -113,7 +119,9 @@ async fn whoever_is_killed_what_was_confirmed_is_recorded_or_within_a_short_gap(
         }
         let victim = victims.pop().expect("there are three");
         let enough = if matches!(victim, Victim::Store) { 300 } else { usize::MAX };
-        let working = tokio::spawn(load(vhost.url(shop.port()), round, enough));
+        let confirmed = Confirmed::default();
+        let mut working =
+            tokio::spawn(load(vhost.url(shop.port()), round, enough, confirmed.clone()));
         // Not a wait for something: the point of the kill is what chance decides.
         tokio::time::sleep(Duration::from_millis(chance.random_range(1..1500))).await;
         let killed = Instant::now();
@@ -122,7 +130,12 @@ async fn whoever_is_killed_what_was_confirmed_is_recorded_or_within_a_short_gap(
             Victim::Broker => broker.kill9(),
             Victim::Store => server.kill9(),
         }
-        let confirmed = working.await.expect("it does not panic");
+        // A client whose connection breaks at an unlucky moment may wait for ever for nobody.
+        match tokio::time::timeout(flowtap_tests::PATIENCE, &mut working).await {
+            Ok(ended) => ended.expect("it does not panic"),
+            Err(_) => working.abort(),
+        }
+        let confirmed = std::mem::take(&mut *lock(&confirmed));
         eprintln!("round {round}: {victim:?} killed, {} confirmed", confirmed.len());
         told.extend(confirmed);
         match victim {
