@@ -33,6 +33,8 @@ pub(crate) struct Fetches {
     answers: i64,
     /// The group that the connection was seen to belong to last.
     group: Option<Arc<str>>,
+    /// Whose the last fetch on this connection was.
+    last: Option<Whose>,
 }
 
 /// What an answer must know of its request.
@@ -234,11 +236,13 @@ fn begin(
 ) -> Reading {
     let spot = (tools.cluster.name(head.topic), head.partition);
     let from = tools.fetches.offsets.get(&spot).copied().filter(|_| asked.is_some());
-    let whose = tools.groups.whose(tools.client, &spot, from, tools.fetches.group.as_ref());
+    let Fetches { group, last, .. } = &*tools.fetches;
+    let whose = tools.groups.whose(tools.client, &spot, from, group.as_ref(), last.as_ref());
     if whose.ambiguous {
         cx.env.metrics.undecodable("group_ambiguous");
     } else if let Some(group) = &whose.group {
         tools.fetches.group = Some(Arc::clone(group));
+        tools.fetches.last = Some(whose.clone());
     }
     let by = By { peer: Arc::clone(tools.peer), member: whose.member.clone(), answer };
     let read_committed = asked.is_some_and(|asked| asked.read_committed);

@@ -98,6 +98,9 @@ pub(crate) struct Whose {
 /// Nobody holds the partition any more.
 const REVOKED: End<'static> =
     End { outcome: Outcome::Abandoned, reason: Some("partition revoked"), broker_txn: None };
+/// The member had left, and what it had asked for before came afterwards.
+const TOO_LATE: End<'static> =
+    End { outcome: Outcome::Abandoned, reason: Some("member has left"), broker_txn: None };
 /// The records are gone, with all that was committed.
 const DELETED: End<'static> =
     End { outcome: Outcome::Abandoned, reason: Some("topic deleted"), broker_txn: None };
@@ -107,16 +110,18 @@ impl Groups {
 
     /// Whose a fetch from `offset` is. Where several groups read the partition under one client id,
     /// it is that which would go on from this offset, else the one that the connection was seen to
-    /// belong to (`before`).
+    /// belong to (`before`). Where nobody reads it any more, it is whose the connection's `last` fetch
+    /// was: a member may leave while an answer is on its way to it.
     pub(crate) fn whose(
         &self,
         client: &Client,
         spot: &Spot,
         offset: Option<i64>,
         before: Option<&Arc<str>>,
+        last: Option<&Whose>,
     ) -> Whose {
         let Some(readers) = self.readers.get(&(Arc::clone(client), spot.clone())) else {
-            return Whose::default();
+            return last.cloned().unwrap_or_default();
         };
         let has_members = readers.iter().any(|reader| reader.member.is_some());
         let counts = |reader: &&Reader| !has_members || reader.member.is_some();
@@ -163,7 +168,17 @@ impl Groups {
             room -= 1;
             part.open.delivered(offset, kept, by);
         }
-        let taken = part.open.len() - before;
+        // Nothing else would end what came after its member had.
+        let of = self.by_name.get_mut(group);
+        if let Some((of, member)) = of.zip(by.member.as_ref())
+            && !of.members.contains_key(member)
+            && !of.silent.contains_key(member)
+            && let Some(part) = of.parts.get_mut(spot)
+        {
+            part.open.settle_of(cx, member, &TOO_LATE);
+        }
+        let part = self.part(group, spot, cx.now);
+        let taken = part.open.len().saturating_sub(before);
         if let Some((count, first, last)) = forgotten {
             if let Some(more) = &mut part.forgotten {
                 // Said with the commit past them, together.

@@ -87,6 +87,14 @@ impl Stage {
         self.exchange(connection, key::SYNC_GROUP, 3, &request, &answer);
     }
 
+    pub(super) fn leaves(&mut self, connection: i64, name: &str) {
+        let request = m::LeaveGroupRequest::default()
+            .with_group_id(text("billing").into())
+            .with_members(vec![MemberIdentity::default().with_member_id(member(name))]);
+        let answer = m::LeaveGroupResponse::default();
+        self.exchange(connection, key::LEAVE_GROUP, 4, &request, &answer);
+    }
+
     pub(super) fn commits(&mut self, connection: i64, name: &str, offset: i64, error: i16) {
         let partition = ocq::OffsetCommitRequestPartition::default()
             .with_partition_index(0)
@@ -209,10 +217,7 @@ fn a_member_that_leaves_or_falls_silent_abandons_what_is_open() {
     let mut stage = Stage::new();
     stage.joins(1, "m-1", 1, &[0]);
     stage.fetches(2, 0, &[batch(PLAIN, &["a"])]);
-    let request = m::LeaveGroupRequest::default()
-        .with_group_id(text("billing").into())
-        .with_members(vec![MemberIdentity::default().with_member_id(member("m-1"))]);
-    stage.exchange(1, key::LEAVE_GROUP, 4, &request, &m::LeaveGroupResponse::default());
+    stage.leaves(1, "m-1");
     assert_eq!(stage.ends("settle"), [json!([0, "Abandoned", "member left"])]);
 
     let mut stage = Stage::new();
@@ -230,6 +235,26 @@ fn a_member_that_leaves_or_falls_silent_abandons_what_is_open() {
         (&closed["outcome"], &closed["details"]["what"]),
         (&json!("Closed"), &json!("member"))
     );
+}
+
+#[test]
+fn what_comes_after_its_member_has_left_is_the_groups_and_ends_at_once() {
+    let mut stage = Stage::new();
+    stage.joins(1, "m-1", 1, &[0]);
+    stage.fetches(2, 0, &[batch(PLAIN, &["a"])]);
+    stage.commits(1, "m-1", 1, 0);
+    let asked = stage.ask(2, key::FETCH, 11, &fetch(1, false));
+    stage.leaves(1, "m-1");
+    stage.answer(2, &asked, &fetched(&[batch(Batch { base: 1, ..PLAIN }, &["b"])], None));
+    let late = stage.of("deliver").pop().unwrap();
+    assert_eq!(
+        (&late["place"]["subscription"], &late["who"]["consumer"]),
+        (&json!("billing"), &json!("m-1"))
+    );
+    assert_eq!(stage.ends("settle")[1], json!([1, "Abandoned", "member has left"]));
+    // A consumer that nobody knows stays without a group.
+    stage.fetches(3, 2, &[batch(Batch { base: 2, ..PLAIN }, &["c"])]);
+    assert_eq!(stage.of("deliver")[2]["place"]["subscription"], Json::Null);
 }
 
 #[test]

@@ -71,10 +71,7 @@ fn a_member_whose_poll_stalls_keeps_its_deliveries_until_it_leaves_by_itself() {
     }
     assert_eq!(stage.of("settle").len(), 0, "its heartbeats go on");
     // `max.poll.interval.ms` is over: the client leaves.
-    let request = m::LeaveGroupRequest::default()
-        .with_group_id(text("billing").into())
-        .with_members(vec![MemberIdentity::default().with_member_id(member("m-1"))]);
-    stage.exchange(1, key::LEAVE_GROUP, 4, &request, &m::LeaveGroupResponse::default());
+    stage.leaves(1, "m-1");
     assert_eq!(stage.ends("settle"), [json!([0, "Abandoned", "member left"])]);
     // What it commits then is refused.
     stage.commits(1, "m-1", 1, UNKNOWN_MEMBER_ID);
