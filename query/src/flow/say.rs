@@ -43,7 +43,7 @@ pub fn coverage_sentence(coverage: &Coverage, now: Micros) -> String {
 pub(super) fn took(micros: i64) -> String {
     match micros {
         ..1_000 => format!("{micros} us"),
-        1_000..10_000_000 => format!("{} ms", micros / 1000),
+        1_000..10_000_000 => format!("{} ms", (micros + 500) / 1000),
         10_000_000..600_000_000 => format!("{:.1} s", micros as f64 / 1e6),
         _ => format!("{} min", micros / 60_000_000),
     }
