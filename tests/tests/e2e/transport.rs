@@ -39,7 +39,9 @@ impl Authority {
         let issuer = Issuer::new(params, ca_key);
         let key = KeyPair::generate().expect("a key");
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let params = CertificateParams::new(names).expect("names");
+        let mut params = CertificateParams::new(names).expect("names");
+        // By this name the broker knows who shows it.
+        params.distinguished_name.push(DnType::CommonName, "guest");
         let cert = params.signed_by(&key, &issuer).expect("signed").pem();
         Self { ca, cert, key: key.serialize_pem() }
     }
@@ -72,14 +74,21 @@ c.close()
 "#;
 
 fn tls_broker(authority: &Authority) -> Option<RabbitMq> {
+    tls_broker_with(authority, false, BrokerOptions::default())
+}
+
+fn tls_broker_with(
+    authority: &Authority,
+    client_certificate: bool,
+    options: BrokerOptions,
+) -> Option<RabbitMq> {
     let tls = Tls {
         ca: authority.ca.clone(),
         cert: authority.cert.clone(),
         key: authority.key.clone(),
-        client_certificate: false,
+        client_certificate,
     };
-    let options = BrokerOptions { tls: Some(tls), ..BrokerOptions::default() };
-    RabbitMq::start_with(Version::V3_10, &options)
+    RabbitMq::start_with(Version::V3_10, &BrokerOptions { tls: Some(tls), ..options })
 }
 
 #[test]
@@ -199,6 +208,58 @@ fn a_client_may_not_log_in_with_the_agents_certificate() {
     client.until_end();
     assert!(shop.log().contains("allow_external"), "{}", shop.log());
     shop.terminate();
+}
+
+#[test]
+fn with_external_allowed_the_agents_certificate_logs_its_client_in() {
+    let authority = Authority::new();
+    let options = BrokerOptions {
+        plugins: vec!["rabbitmq_auth_mechanism_ssl"],
+        config: vec![
+            "auth_mechanisms.1 = EXTERNAL".to_owned(),
+            "auth_mechanisms.2 = PLAIN".to_owned(),
+            "ssl_cert_login_from = common_name".to_owned(),
+        ],
+        ..BrokerOptions::default()
+    };
+    let Some(broker) = tls_broker_with(&authority, true, options) else { return };
+    let scene = scene_on(&broker);
+    let files = Folder::new("certificates");
+    let file = |name| authority.file(files.path(), name);
+    let port = broker.tls_port().expect("a TLS listener");
+    let address = format!("broker = \"amqps://localhost:{port}\"");
+    let authorities = format!("tls.ca = {:?}", file("ca"));
+
+    // The broker wants a certificate: without one nobody gets further than the handshake.
+    let tap = vec![address.clone(), authorities.clone()];
+    let mut without = Sidecar::start(&Options { tap, ..scene.options("nobody") });
+    assert_eq!(answer(without.port(), b"AMQP\0\0\x09\x01"), b"");
+    without.terminate();
+
+    let shown = format!(
+        "tls.client_cert = {:?}\ntls.client_key = {:?}\nallow_external = true",
+        file("cert"),
+        file("key")
+    );
+    let tap = vec![address, authorities, shown];
+    let mut shop = Sidecar::start(&Options { tap, ..scene.options("shop") });
+    let mut client = Raw::silent(shop.port());
+    client.send(b"AMQP\0\0\x09\x01");
+    client.until((10, 10));
+    let empty: [u8; 0] = [];
+    let arguments = Args::new().long(empty).short("EXTERNAL").long(empty).short("en_US");
+    client.send(&method(0, (10, 11), arguments));
+    client.until((10, 30));
+    client.send(&method(0, (10, 31), Args::new().u16(2047).u32(131_072).u16(0)));
+    let open = Args::new().short(scene.vhost.name()).short("").u8(0);
+    client.call(0, (10, 40), open, (10, 41));
+    client.close();
+    shop.terminate();
+    let opened = scene.store.number(
+        "SELECT count(*) FROM history WHERE kind = 'session' AND outcome = 'opened' \
+         AND json_get(details, '/what') = 'connection' AND service = 'shop'",
+    );
+    assert_eq!(opened, 1);
 }
 
 /// Carries TCP connections of a client that knows no Unix sockets to one.
