@@ -168,17 +168,7 @@ impl Groups {
             room -= 1;
             part.open.delivered(offset, kept, by);
         }
-        // Nothing else would end what came after its member had.
-        let of = self.by_name.get_mut(group);
-        if let Some((of, member)) = of.zip(by.member.as_ref())
-            && !of.members.contains_key(member)
-            && !of.silent.contains_key(member)
-            && let Some(part) = of.parts.get_mut(spot)
-        {
-            part.open.settle_of(cx, member, &TOO_LATE);
-        }
-        let part = self.part(group, spot, cx.now);
-        let taken = part.open.len().saturating_sub(before);
+        let taken = part.open.len() - before;
         if let Some((count, first, last)) = forgotten {
             if let Some(more) = &mut part.forgotten {
                 // Said with the commit past them, together.
@@ -189,6 +179,21 @@ impl Groups {
             }
         }
         self.open += taken;
+        if let Some(member) = &by.member {
+            self.end_if_gone(cx, group, spot, member);
+        }
+    }
+
+    /// Nothing else would end what came after its member had left.
+    fn end_if_gone(&mut self, cx: &mut Context<'_>, group: &Arc<str>, spot: &Spot, member: &str) {
+        let Some(group) = self.by_name.get_mut(group) else { return };
+        if group.members.contains_key(member) || group.silent.contains_key(member) {
+            return;
+        }
+        let Some(part) = group.parts.get_mut(spot) else { return };
+        let open = part.open.len();
+        part.open.settle_of(cx, member, &TOO_LATE);
+        self.open -= open - part.open.len();
     }
 
     /// The answer in which these records came never got to the client as a whole: they were not
