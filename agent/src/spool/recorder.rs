@@ -156,7 +156,8 @@ impl State {
     pub(crate) fn settle_shed(&mut self, service: &str, now: Micros, limit: usize) -> bool {
         let Some(shed) = self.shed.take() else { return true };
         let details = shed.details();
-        let mut row = Observation::new(Kind::Gap, now);
+        // Another thread may have been refused since `now` was taken: a gap is said after its end.
+        let mut row = Observation::new(Kind::Gap, now.max(shed.to));
         row.reason = Some("shed");
         row.details = Some(&details);
         row.who.service = Some(service);
