@@ -38,7 +38,7 @@ test-long: ## all tests, also those that take long or much memory; checks licenc
 	@scripts/setup.sh build test lint
 	@scripts/ui.sh --check
 	@$(MAKE) --no-print-directory lint
-	@FLOWTAP_LONG=1 scripts/test.sh --include-ignored
+	@FLOWTAP_LONG=1 FLOWTAP_TEST_LIMIT=7200 scripts/test.sh --include-ignored
 
 lint: ## formatting, clippy, and cargo-deny where it is installed
 	cargo fmt --all --check

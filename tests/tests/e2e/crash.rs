@@ -22,6 +22,12 @@ use crate::support::{Scene, channel, scene, scene_on};
 /// that is busy with other tests gets another one.
 const MARK: Duration = Duration::from_secs(2);
 
+/// What the client is asked to wait for, or none if nothing came for so long that its connection
+/// must be gone: lapin does not always say so when it breaks at an unlucky moment.
+async fn while_it_lives<T>(waiting: impl IntoFuture<Output = T>) -> Option<T> {
+    tokio::time::timeout(Duration::from_secs(20), waiting.into_future()).await.ok()
+}
+
 async fn declare(channel: &Channel) {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare("q".into(), options, FieldTable::default()).await.expect("declared");
@@ -36,12 +42,10 @@ async fn publish_until_it_breaks(channel: Channel, run: usize) -> BTreeSet<Strin
         let properties =
             BasicProperties::default().with_message_id(id.as_str().into()).with_delivery_mode(2);
         let options = BasicPublishOptions::default();
-        let sent = channel.basic_publish("".into(), "q".into(), options, b"{}", properties).await;
-        let Ok(answer) = sent else { break };
-        match answer.await {
-            Ok(answer) => assert!(answer.is_ack(), "no queue of this test refuses"),
-            Err(_) => break,
-        }
+        let sent = channel.basic_publish("".into(), "q".into(), options, b"{}", properties);
+        let Some(Ok(answer)) = while_it_lives(sent).await else { break };
+        let Some(Ok(answer)) = while_it_lives(answer).await else { break };
+        assert!(answer.is_ack(), "no queue of this test refuses");
         confirmed.insert(id);
     }
     confirmed
@@ -51,15 +55,11 @@ async fn publish_until_it_breaks(channel: Channel, run: usize) -> BTreeSet<Strin
 async fn consume_until_it_breaks(channel: Channel) {
     channel.basic_qos(10, BasicQosOptions::default()).await.expect("prefetch");
     let options = BasicConsumeOptions::default();
-    let Ok(mut consumer) =
-        channel.basic_consume("q".into(), "".into(), options, FieldTable::default()).await
-    else {
-        return;
-    };
-    while let Some(Ok(delivery)) = consumer.next().await {
-        if delivery.ack(BasicAckOptions::default()).await.is_err() {
-            break;
-        }
+    let consuming = channel.basic_consume("q".into(), "".into(), options, FieldTable::default());
+    let Some(Ok(mut consumer)) = while_it_lives(consuming).await else { return };
+    while let Some(Some(Ok(delivery))) = while_it_lives(consumer.next()).await {
+        let acked = delivery.ack(BasicAckOptions::default());
+        let Some(Ok(_)) = while_it_lives(acked).await else { break };
     }
 }
 
