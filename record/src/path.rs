@@ -1,4 +1,5 @@
-//! Names of the objects in the store. Agents write below `inbox/` and `agents/`, only there.
+//! Names of the objects in the store. Agents write below `inbox/` and `agents/`, only there; the
+//! ingester everywhere else.
 
 use crate::observation::Seq;
 
@@ -86,6 +87,17 @@ impl InboxName {
             last: Seq(last),
         })
     }
+}
+
+/// Path of the object that says how far each boot is in `history`, as of one commit. Its number
+/// grows and is the version of the application transaction `flowtap-ingest` of that commit.
+pub fn ingest(number: u64) -> String {
+    format!("ingest/{number:020}.json")
+}
+
+/// Where an inbox object that cannot be believed is kept.
+pub fn quarantine(inbox: &str) -> String {
+    format!("quarantine/{}", inbox.strip_prefix("inbox/").unwrap_or(inbox))
 }
 
 /// Path of a boot's status object.

@@ -2,7 +2,9 @@
 //! before they are believed. Knows nothing of SQL: its output goes to [`crate::tables`].
 
 mod footer;
+mod history;
 mod inbox;
+mod progress;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +19,9 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, RetryConfig};
 use url::Url;
 
+pub use history::{History, HistoryFile};
 pub use inbox::{Inbox, InboxObject, Refused};
+pub use progress::{BootProgress, Lost, Progress, Quarantined, Taken};
 
 /// Footers kept in memory, so that a query reads each only once.
 const FOOTER_CACHE_BYTES: usize = 64 << 20;
@@ -51,6 +55,26 @@ pub enum StoreError {
         /// The folder meant.
         folder: PathBuf,
     },
+    /// The Delta table cannot be read.
+    #[error("store {url}: the table {table} cannot be read: {why}")]
+    Table {
+        /// As given.
+        url: String,
+        /// Its name.
+        table: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An object that the ingester writes is not as it writes it.
+    #[error("store {url}: {object} is broken: {why}")]
+    Broken {
+        /// As given.
+        url: String,
+        /// Its path.
+        object: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The store answered with an error, or not at all.
     #[error("store {url} cannot be read: {source}")]
     Unreadable {
@@ -64,7 +88,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the command line was wrong, rather than the store.
     pub fn is_usage(&self) -> bool {
-        !matches!(self, Self::Unreadable { .. })
+        matches!(self, Self::Scheme { .. } | Self::Url { .. } | Self::NoFolder { .. })
     }
 }
 
@@ -75,6 +99,7 @@ pub struct Store {
     url: String,
     objects: Arc<dyn ObjectStore>,
     footers: Arc<FileMetadataCache>,
+    history: Arc<tokio::sync::Mutex<history::Reader>>,
 }
 
 impl Store {
@@ -96,7 +121,7 @@ impl Store {
     /// A store over objects that are already at hand; `url` is what messages call it.
     pub fn over(url: &str, objects: Arc<dyn ObjectStore>) -> Self {
         let footers = Arc::new(DefaultCache::new(FOOTER_CACHE_BYTES).with_name("footers"));
-        Self { url: url.to_owned(), objects, footers }
+        Self { url: url.to_owned(), objects, footers, history: Arc::default() }
     }
 
     /// The URL as it was given.
@@ -112,6 +137,10 @@ impl Store {
     /// Footers that were read already. An entry counts only for the same size and time of change.
     pub(crate) fn footers(&self) -> &Arc<FileMetadataCache> {
         &self.footers
+    }
+
+    fn reader(&self) -> &tokio::sync::Mutex<history::Reader> {
+        &self.history
     }
 
     /// The same trouble as a moment ago.

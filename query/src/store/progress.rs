@@ -1,0 +1,198 @@
+//! How far each boot is in `history`: the object `ingest/<n:020>.json`. It is created before the
+//! commit of the Delta table that bears its number, never changed, and counts only once that
+//! commit is there: a number whose commit never came is skipped.
+
+use std::collections::BTreeMap;
+
+use flowtap_record::path::InboxName;
+use flowtap_record::{Micros, Seq, path};
+use object_store::path::Path;
+use object_store::{ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use serde::{Deserialize, Serialize};
+
+use super::{Store, StoreError};
+
+/// More than a progress object ever takes.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// What `history` holds as of one commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Its number.
+    pub number: u64,
+    /// The number that was committed before; 0: none.
+    pub previous: u64,
+    /// When it was made, by the ingester's clock.
+    pub at: Micros,
+    /// By agent and boot.
+    pub boots: BTreeMap<String, BTreeMap<String, BootProgress>>,
+    /// Objects that could not be believed. Their ranges count as taken.
+    pub quarantined: Vec<Quarantined>,
+    /// Ranges that were missing for so long that they are given up.
+    pub lost: Vec<Lost>,
+    /// What this very commit took.
+    pub taken: Vec<Taken>,
+}
+
+/// How far one boot is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootProgress {
+    /// The last row that is taken.
+    pub last: i64,
+    /// The newest watermark among its objects.
+    pub watermark: Micros,
+    /// When the newest of its objects was made, by the agent's clock.
+    pub uploaded_at: Micros,
+}
+
+/// An object that could not be believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quarantined {
+    /// Its path in the inbox.
+    pub object: String,
+    /// When it was put there.
+    pub last_modified: Micros,
+    /// Why.
+    pub why: String,
+}
+
+/// Rows that never came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lost {
+    /// Whose.
+    pub agent: String,
+    /// Of which boot.
+    pub boot: String,
+    /// The first that is missing.
+    pub first: i64,
+    /// The last that is missing.
+    pub last: i64,
+    /// When what lies behind them was put into the store.
+    pub since: Micros,
+}
+
+/// An object whose rows a commit took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Taken {
+    /// Its path in the inbox.
+    pub object: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Rows taken of it.
+    pub rows: u64,
+    /// When the agent made it, by its clock.
+    pub uploaded_at: Micros,
+    /// All that the agent saw up to then is uploaded with it.
+    pub watermark: Micros,
+    /// When it was put, by the store's clock.
+    pub last_modified: Micros,
+}
+
+impl Progress {
+    /// The last row of a boot that is in `history`; 0: none.
+    pub fn last_of(&self, agent: &str, boot: &str) -> i64 {
+        self.boot(agent, boot).map_or(0, |boot| boot.last)
+    }
+
+    /// How far a boot is, if anything is known of it.
+    pub fn boot(&self, agent: &str, boot: &str) -> Option<&BootProgress> {
+        self.boots.get(agent)?.get(boot)
+    }
+
+    /// Whether all rows of an inbox object are taken.
+    pub fn covers(&self, name: &InboxName) -> bool {
+        name.table == path::HISTORY && name.last.0 <= self.last_of(&name.agent, &name.boot)
+    }
+
+    /// The first row of an inbox object that is not taken.
+    pub fn visible_from(&self, name: &InboxName) -> Seq {
+        Seq(name.first.0.max(self.last_of(&name.agent, &name.boot) + 1))
+    }
+
+    /// Reads the progress of a number. Number 0 is that of an empty table.
+    pub async fn read(store: &Store, number: u64) -> Result<Self, StoreError> {
+        if number == 0 {
+            return Ok(Self::default());
+        }
+        let location = Path::from(path::ingest(number));
+        let got = store.objects().get(&location).await.map_err(|error| store.unreadable(error))?;
+        let broken = |why: String| StoreError::Broken {
+            url: store.url().to_owned(),
+            object: location.to_string(),
+            why,
+        };
+        if got.meta.size > MAX_BYTES {
+            return Err(broken(format!("{} bytes are too many", got.meta.size)));
+        }
+        let bytes = got.bytes().await.map_err(|error| store.unreadable(error))?;
+        let progress: Self =
+            serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        if progress.number != number {
+            return Err(broken(format!("it says it is number {}", progress.number)));
+        }
+        Ok(progress)
+    }
+
+    /// Puts it under the first number above `number` that nobody has taken, and bears that number.
+    pub(crate) async fn claim(mut self, store: &Store) -> Result<Self, object_store::Error> {
+        self.number = self.previous;
+        loop {
+            self.number += 1;
+            let text = serde_json::to_vec(&self).map_err(|error| object_store::Error::Generic {
+                store: "progress",
+                source: error.into(),
+            })?;
+            let location = Path::from(path::ingest(self.number));
+            let options = PutOptions::from(PutMode::Create);
+            match store.objects().put_opts(&location, PutPayload::from(text), options).await {
+                Ok(_) => return Ok(self),
+                Err(object_store::Error::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(first: i64, last: i64) -> InboxName {
+        InboxName {
+            table: path::HISTORY.to_owned(),
+            agent: "shop".to_owned(),
+            boot: "b".to_owned(),
+            first: Seq(first),
+            last: Seq(last),
+        }
+    }
+
+    #[test]
+    fn what_is_taken_is_covered_and_the_rest_is_visible() {
+        let mut progress = Progress::default();
+        let boot = BootProgress { last: 10, ..BootProgress::default() };
+        progress.boots.entry("shop".to_owned()).or_default().insert("b".to_owned(), boot);
+        assert!(progress.covers(&name(1, 10)));
+        assert!(!progress.covers(&name(5, 11)));
+        assert_eq!(progress.visible_from(&name(5, 11)), Seq(11));
+        assert_eq!(progress.visible_from(&name(20, 30)), Seq(20));
+        let other = InboxName { boot: "c".to_owned(), ..name(1, 10) };
+        assert!(!progress.covers(&other));
+    }
+
+    #[tokio::test]
+    async fn a_number_is_claimed_once() {
+        let objects = std::sync::Arc::new(object_store::memory::InMemory::new());
+        let store = Store::over("memory", objects);
+        let first = Progress::default().claim(&store).await.expect("claimed");
+        let second = Progress::default().claim(&store).await.expect("claimed");
+        assert_eq!((first.number, second.number), (1, 2));
+        assert_eq!(Progress::read(&store, 2).await.expect("it is there"), second);
+        assert_eq!(Progress::read(&store, 0).await.expect("always"), Progress::default());
+    }
+}
