@@ -86,6 +86,7 @@ done
 
 venv=$CACHE/venv-$(digest tests/clients/python/requirements.txt)
 venvold=$CACHE/venv-old-$(digest tests/clients/python/requirements-old.txt)
+venvlake=$CACHE/venv-lake-$(digest tests/clients/python/requirements-lake.txt)
 node=$CACHE/node-$(digest tests/clients/node/package-lock.json)
 jars=$CACHE/jars-$(digest tests/clients/java/pom.xml)
 kafka4=$CACHE/kafka-4-$(digest tests/kafka/4/pom.xml)
@@ -128,6 +129,7 @@ if wants test; then
     cached "$kafkarust" kafkarust "Rust service $kafkarust: rdkafka and the librdkafka in it, by Cargo.lock (2 to 3 minutes)"
     cached "$venv" venv "Python venv $venv: pika, Celery, confluent-kafka and aiokafka, pinned"
     cached "$venvold" venvold "Python venv $venvold: an old confluent-kafka"
+    cached "$venvlake" venvlake "Python venv $venvlake: deltalake, Polars and DuckDB, which read the history's table"
     cached "$node" node "Node modules $node: amqplib and kafkajs, by lockfile"
     cached "$jars" jars "Java jars $jars: RabbitMQ's Java client and PerfTest"
     cached "$s3" s3 "S3 server $s3: built from the Go module ${S3_MODULE%/cmd*} (3 to 4 minutes)"
@@ -201,6 +203,7 @@ make_python() { # FOLDER REQUIREMENTS
 }
 
 make_venv() { make_python "$venv" requirements.txt; }
+make_venvlake() { make_python "$venvlake" requirements-lake.txt; }
 make_venvold() { make_python "$venvold" requirements-old.txt; }
 
 make_node() {
@@ -396,6 +399,7 @@ if wants test; then
     current "$kafkago" "$CACHE/bin/kafka-go"
     current "$kafkarust" "$CACHE/bin/kafka-rust"
     current "$venv" "$CACHE/venv"
+    current "$venvlake" "$CACHE/venv-lake"
     current "$venvold" "$CACHE/venv-old"
     current "$node" "$CACHE/node"
     current "$jars" "$CACHE/jars"

@@ -43,6 +43,8 @@ last = ENV.fetch("LAST_ORDER") # the file with the number of the newest order
 while running
   number = File.read(last).to_i + 1
   with_channel { |channel| place(channel, number) }
-  File.write(last, number)
+  # At once: somebody may read it just now.
+  File.write("#{last}.partial", number)
+  File.rename("#{last}.partial", last)
   sleep ENV.fetch("PAUSE", "1").to_f
 end

@@ -1,6 +1,7 @@
 //! The reading half of Flowtap: from what agents put into the store to answers.
 //!
-//! One direction: [`store`] says which objects are to be read, [`tables`] makes DataFusion tables
+//! [`ingest`] moves what agents put into the store into its table `history`. The rest reads, in one
+//! direction: [`store`] says which objects are to be read, [`tables`] makes DataFusion tables
 //! and views of them, [`sql`] runs one bounded, read-only query over these, and [`cli`] is the
 //! command `flowtap`.
 //!
@@ -20,6 +21,7 @@ pub mod api;
 pub mod cli;
 pub mod find;
 pub mod flow;
+pub mod ingest;
 pub mod progress;
 pub mod sql;
 pub mod store;

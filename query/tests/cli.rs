@@ -89,7 +89,7 @@ fn wrong_stores_and_wrong_usage_exit_with_2_and_a_sentence() {
     error: --store /no/such/folder: there is no folder /no/such/folder; nothing was recorded there
     error: the following required arguments were not provided:
     error: the following required arguments were not provided:
-    error: invalid value 'soon' for '--timeout <TIME>': "soon" is no time: want 30s, 500ms, 5m, or a number of seconds
+    error: invalid value 'soon' for '--timeout <TIME>': "soon" is no time: want 30s, 500ms, 5m, 2h, 30d, or a number of seconds
     error: Schema error: No field named nothing.
     "#);
 }

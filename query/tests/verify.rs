@@ -3,39 +3,11 @@
 
 mod common;
 
-use common::{BOOT_1, BOOT_2, Inbox, NOON, SECOND, cars, row};
+use common::{BOOT_1, BOOT_2, Inbox, NOON, SECOND, cars, row, says};
 use flowtap_query::store::Store;
 use flowtap_query::tables::Limits;
 use flowtap_query::verify::{Outcome, Report, What, verify};
-use flowtap_record::path::{self, HISTORY};
-use flowtap_record::{
-    AgentState, AgentStatus, Gap, Kind, Micros, Observation, RowRef, Seq, SpoolStatus, TableStatus,
-};
-
-/// An agent's word: how it is, the last row it gave a number, and the last it uploaded.
-fn says(inbox: &Inbox, agent: &str, boot: &str, state: AgentState, last: i64, uploaded: i64) {
-    let tables = [(HISTORY.to_owned(), TableStatus { last_seq: last, uploaded_seq: uploaded })];
-    let status = AgentStatus {
-        version: "1".into(),
-        schema: "1".into(),
-        agent: agent.into(),
-        boot: boot.into(),
-        service: "shop".into(),
-        instance: "i".into(),
-        state,
-        started_at: Micros(NOON),
-        at: Micros(NOON),
-        period_s: 5,
-        watermark: Micros(NOON),
-        tables: tables.into(),
-        taps: Vec::new(),
-        spool: SpoolStatus::default(),
-        clock: None,
-    };
-    let file = inbox.folder.path().join(path::status(agent, boot));
-    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-    std::fs::write(file, serde_json::to_vec(&status).unwrap()).unwrap();
-}
+use flowtap_record::{AgentState, Gap, Kind, Micros, Observation, RowRef, Seq};
 
 async fn report(inbox: &Inbox) -> Report {
     let store = Store::open(&inbox.url()).unwrap();

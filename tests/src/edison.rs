@@ -176,6 +176,18 @@ impl Edison {
         self.why(id).1["flow"]["verdict"].clone()
     }
 
+    /// What is recorded of an order, a line each.
+    fn records(&self, id: &str) -> Vec<String> {
+        let (_, answer) = self.why(id);
+        let records = answer["flow"]["records"].as_array().into_iter().flatten();
+        let line = |record: &Value| {
+            let words = ["at", "service", "kind", "event_type", "outcome", "reason"];
+            let words = words.map(|word| record[word].as_str().unwrap_or("-").to_owned());
+            words.join(" ")
+        };
+        records.map(line).collect()
+    }
+
     /// Asks again until a verdict is as awaited, and returns it. Whoever awaits it in vain is told
     /// the last one. A fault is to be seen within 20 s of its switch; `make test-long` insists,
     /// elsewhere a machine may be busy with other things.
@@ -184,7 +196,10 @@ impl Edison {
         let limit = if crate::long() && what != "healthy" { SOON } else { crate::PATIENCE };
         let mut last = Value::Null;
         while !is_it(&last) {
-            assert!(began.elapsed() < limit, "waited in vain until {id} is {what}: {last:#}");
+            if began.elapsed() >= limit {
+                let records = self.records(id);
+                panic!("waited in vain until {id} is {what}: {last:#}\nof {records:#?}");
+            }
             std::thread::sleep(std::time::Duration::from_millis(200));
             last = self.verdict(id);
         }

@@ -5,17 +5,18 @@
 //! The seed is printed; `FLOWTAP_SEED` repeats a run, `FLOWTAP_LONG=1` makes more rounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use flowtap_tests::disk::StallableDisk;
-use flowtap_tests::process::Folder;
+use flowtap_tests::process::{Folder, Process, run};
 use flowtap_tests::rabbitmq::{RabbitMq, Version, Vhost};
 use flowtap_tests::raw::{self, Hello, MESSAGE_ID, Raw};
 use flowtap_tests::s3::S3Server;
 use flowtap_tests::sidecar::{Options, Sidecar};
 use flowtap_tests::sql::Store;
-use flowtap_tests::{chance, wait_until};
+use flowtap_tests::{chance, program, wait_until};
 use futures::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
@@ -95,6 +96,17 @@ enum Victim {
     Agent,
     Broker,
     Store,
+    /// Who moves rows into the table and merges its files.
+    Ingester,
+}
+
+/// Moves what is uploaded into the table, in a hurry.
+fn ingester(store: &str, env: &[(String, String)], folder: &Folder) -> Process {
+    let mut command = Command::new(program("flowtap"));
+    command
+        .args(["ingest", "--store", store, "--every", "200ms", "--grace", "1s"])
+        .envs(env.iter().cloned());
+    Process::start("ingester", &mut command, &folder.path().join("ingester.log"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,19 +118,22 @@ async fn whoever_is_killed_what_was_confirmed_is_recorded_or_within_a_short_gap(
     options.env = server.env();
     options.tables.push("[upload]\nage = \"500ms\"".to_owned());
     let mut shop = Sidecar::start(&options);
+    let folder = Folder::new("ingester");
+    let mut moving = ingester(&options.store, &options.env, &folder);
     let mut chance = chance();
     let mut told = BTreeMap::new();
     let mut victims = Vec::new();
     let mut agent_kills = 0;
     let mut longest_away = Duration::ZERO;
-    for round in 0..rounds(6, 60) {
-        // Each once in every three rounds, in any order.
+    for round in 0..rounds(10, 200) {
+        // Each once in every four rounds, in any order.
         if victims.is_empty() {
-            victims.extend([Victim::Agent, Victim::Broker, Victim::Store]);
+            victims.extend([Victim::Agent, Victim::Broker, Victim::Store, Victim::Ingester]);
             victims.shuffle(&mut chance);
         }
-        let victim = victims.pop().expect("there are three");
-        let enough = if matches!(victim, Victim::Store) { 300 } else { usize::MAX };
+        let victim = victims.pop().expect("there are four");
+        let goes_on = matches!(victim, Victim::Store | Victim::Ingester);
+        let enough = if goes_on { 300 } else { usize::MAX };
         let confirmed = Confirmed::default();
         let mut working =
             tokio::spawn(load(vhost.url(shop.port()), round, enough, confirmed.clone()));
@@ -129,6 +144,7 @@ async fn whoever_is_killed_what_was_confirmed_is_recorded_or_within_a_short_gap(
             Victim::Agent => shop.kill9(),
             Victim::Broker => broker.kill9(),
             Victim::Store => server.kill9(),
+            Victim::Ingester => moving.kill9(),
         }
         // A client whose connection breaks at an unlucky moment may wait for ever for nobody.
         match tokio::time::timeout(flowtap_tests::PATIENCE, &mut working).await {
@@ -146,9 +162,17 @@ async fn whoever_is_killed_what_was_confirmed_is_recorded_or_within_a_short_gap(
             }
             Victim::Broker => broker.restart(),
             Victim::Store => server.restart(),
+            Victim::Ingester => moving = ingester(&options.store, &options.env, &folder),
         }
     }
     shop.terminate();
+    moving.terminate();
+    // What it left is taken whole, and nothing waits for what will never come.
+    let mut rest = Command::new(program("flowtap"));
+    rest.args(["ingest", "--store", &options.store, "--once"]).envs(options.env.iter().cloned());
+    let rest = run(&mut rest);
+    assert!(rest.contains(" 0 quarantined, 0 waiting "), "{rest}");
+    eprintln!("{rest}");
 
     let store = Store::with_env(server.url("crash"), server.env());
     store.assert_no_hole();

@@ -367,6 +367,13 @@ mod tests {
                 }
             }
             Value::Array(items) => items.iter_mut().for_each(|item| blank(item, name)),
+            // A text that begins like JSON, has the name in it and cannot be read may hold anything.
+            Value::String(text) if text.contains(name) => {
+                let looks = text.trim_start().starts_with(['{', '[', '"']);
+                if looks && serde_json::from_str::<Value>(text).is_err() {
+                    *value = json!("[redacted]");
+                }
+            }
             _ => {}
         }
     }

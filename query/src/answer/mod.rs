@@ -160,7 +160,4 @@ impl Answers {
     }
 }
 
-/// The time of day.
-pub fn now() -> Micros {
-    Micros(jiff::Timestamp::now().as_microsecond())
-}
+pub use crate::store::now;

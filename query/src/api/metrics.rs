@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::answer::now;
 use crate::find::Catalog;
 use crate::flow::Life;
+use crate::ingest::Counts;
 
 /// All numbers of one server.
 pub(super) struct Metrics {
@@ -50,8 +51,9 @@ struct State {
     state: String,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Numbers of a server, together with those of its ingester.
+    pub(super) fn new(ingest: Counts) -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("flowtap")),
             requests: Family::default(),
@@ -90,12 +92,19 @@ impl Default for Metrics {
         let help = "Time since the store was read whole";
         registry.register_with_unit("catalog_age", help, Unit::Seconds, metrics.age.clone());
         registry.register("agents", "Sidecars by state", metrics.agents.clone());
+        for (name, help, counter) in [
+            ("ingest_rows", "Rows moved into the table history", ingest.rows),
+            ("ingest_objects", "Inbox objects whose rows were moved", ingest.objects),
+            ("ingest_quarantined", "Inbox objects put into quarantine", ingest.quarantined),
+            ("ingest_merged", "Files of the history made of small ones", ingest.merged),
+            ("ingest_failures", "Rounds that failed and are tried again", ingest.failures),
+        ] {
+            registry.register(name, help, counter);
+        }
         drop(registry);
         metrics
     }
-}
 
-impl Metrics {
     /// Counts a request.
     pub(super) fn request(&self, route: &str, status: u16, took: Duration) {
         let route = route.to_owned();

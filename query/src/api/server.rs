@@ -24,6 +24,7 @@ use super::sql::{Turns, sql};
 use super::tls::{TlsFiles, TlsListener, acceptor};
 use super::types::State as FlowState;
 use crate::answer::{Answers, Filter, now};
+use crate::ingest::Counts;
 
 /// How often the catalog looks at the store, asked or not.
 const KEEP_UP: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ pub struct Options {
     pub token: Option<String>,
     /// Certificate and key.
     pub tls: Option<TlsFiles>,
+    /// What its ingester counts.
+    pub ingest: Counts,
 }
 
 /// What handlers share.
@@ -71,7 +74,7 @@ impl Server {
         let shared = Arc::new(Shared {
             answers: answers.clone(),
             turns: Turns::default(),
-            metrics: Metrics::default(),
+            metrics: Metrics::new(options.ingest),
         });
         let tls = options.tls.as_ref().map(acceptor).transpose()?;
         let app = router(shared).layer(middleware::from_fn_with_state(rules, guard));

@@ -3,10 +3,12 @@
 
 mod ask;
 mod flows;
+mod ingest;
 mod serve;
 mod sql;
 mod tables;
 mod telemetry;
+mod tidy;
 mod verify;
 mod why;
 mod worker;
@@ -32,6 +34,9 @@ enum Command {
     Tail(flows::TailArgs),
     Serve(serve::Args),
     Sql(sql::Args),
+    Ingest(ingest::Args),
+    Compact(tidy::CompactArgs),
+    Retention(tidy::RetentionArgs),
     Verify(verify::Args),
 }
 
@@ -65,6 +70,9 @@ pub fn main() -> ExitCode {
             telemetry::log("warn");
             sql::run(args)
         }
+        Command::Ingest(args) => ingest::run(&args),
+        Command::Compact(args) => tidy::compact(&args),
+        Command::Retention(args) => tidy::retention(&args),
         Command::Verify(args) => {
             telemetry::log("warn");
             verify::run(&args)

@@ -14,7 +14,11 @@ use super::{FAILED, StoreArg, USAGE, complain, runtime};
 use crate::answer::Answers;
 use crate::api::{Options, Server, TlsFiles};
 use crate::find::Catalog;
+use crate::ingest::Ingester;
 use crate::store::Store;
+
+/// Time between two looks at the inbox, for the table.
+const EVERY: Duration = Duration::from_secs(30);
 
 /// Serve the HTTP API and the page
 #[derive(Debug, clap::Args)]
@@ -49,6 +53,13 @@ pub(super) struct Args {
     /// After so long something that is missing is called late
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::sql::duration)]
     late_after: Duration,
+
+    /// Leave the table `history` as it is: somebody else runs `flowtap ingest`
+    #[arg(long, conflicts_with_all = ["grace", "keep", "keep_bytes"])]
+    no_ingest: bool,
+
+    #[command(flatten)]
+    ingest: super::ingest::IngestArgs,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -61,14 +72,26 @@ pub(super) fn run(args: Args) -> ExitCode {
 async fn serve(args: Args) -> ExitCode {
     let telemetry = Telemetry::start();
     let code = match prepare(&args).await {
-        Ok(server) => listen(server, &args).await,
+        Ok((server, ingester)) => {
+            let ingesting = ingester.map(|ingester| tokio::spawn(ingest(ingester)));
+            let code = listen(server, &args).await;
+            // It may be stopped anywhere.
+            ingesting.inspect(tokio::task::JoinHandle::abort);
+            code
+        }
         Err((code, message)) => complain(code, &message),
     };
     telemetry.shutdown().await;
     code
 }
 
-async fn prepare(args: &Args) -> Result<Server, (u8, String)> {
+/// Keeps the table up, beside the server. A store that is not fit for it can still be read.
+async fn ingest(ingester: Ingester) {
+    let Err(error) = ingester.run(EVERY).await;
+    tracing::error!(%error, "the history stays in the inbox");
+}
+
+async fn prepare(args: &Args) -> Result<(Server, Option<Ingester>), (u8, String)> {
     let usage = |message: String| (USAGE, message);
     let addresses: Vec<SocketAddr> = args
         .listen
@@ -91,13 +114,16 @@ async fn prepare(args: &Args) -> Result<Server, (u8, String)> {
     };
     let store = Store::open(&args.from.store)
         .map_err(|error| (if error.is_usage() { USAGE } else { FAILED }, error.to_string()))?;
+    let ingester = (!args.no_ingest).then(|| Ingester::new(store.clone(), args.ingest.options()));
+    let counts = ingester.as_ref().map(Ingester::counts).unwrap_or_default();
     let answers = Answers::new(Arc::new(Catalog::new(store))).with_patience(args.late_after);
     let listener = TcpListener::bind(addresses.as_slice())
         .await
         .map_err(|error| (FAILED, format!("--listen {} cannot be bound: {error}", args.listen)))?;
     let mut hosts = args.host.clone();
     hosts.extend(args.listen.rsplit_once(':').map(|(host, _)| host.to_owned()));
-    Server::new(listener, answers, Options { hosts, token, tls }).map_err(usage)
+    let options = Options { hosts, token, tls, ingest: counts };
+    Ok((Server::new(listener, answers, options).map_err(usage)?, ingester))
 }
 
 async fn listen(server: Server, args: &Args) -> ExitCode {
@@ -111,7 +137,7 @@ async fn listen(server: Server, args: &Args) -> ExitCode {
 }
 
 /// Comes with SIGTERM or SIGINT.
-async fn ended() {
+pub(super) async fn ended() {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

@@ -171,13 +171,16 @@ fn terminal_width() -> Option<usize> {
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time: want 30s, 500ms, 5m, or a number of seconds");
+    let wrong =
+        || format!("{text:?} is no time: want 30s, 500ms, 5m, 2h, 30d, or a number of seconds");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
     match &text[digits..] {
         "" | "s" => Some(Duration::from_secs(number)),
         "ms" => Some(Duration::from_millis(number)),
         "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3600).map(Duration::from_secs),
+        "d" => number.checked_mul(86_400).map(Duration::from_secs),
         _ => None,
     }
     .filter(|time| !time.is_zero())
@@ -194,7 +197,9 @@ mod tests {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
-        for wrong in ["", "s", "0", "1h", "-1", "1.5", "99999999999999999999"] {
+        assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
+        assert_eq!(duration("30d"), Ok(Duration::from_hours(30 * 24)));
+        for wrong in ["", "s", "0", "1w", "-1", "1.5", "99999999999999999999"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

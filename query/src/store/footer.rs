@@ -20,11 +20,11 @@ use super::Store;
 const FOOTER_GUESS: usize = 64 << 10;
 
 /// What the footer says, and the name bears out.
-pub(super) struct Footer {
-    pub(super) rows: usize,
-    pub(super) uploaded_at: Micros,
-    pub(super) watermark: Micros,
-    pub(super) at: Option<(Micros, Micros)>,
+pub(crate) struct Footer {
+    pub(crate) rows: usize,
+    pub(crate) uploaded_at: Micros,
+    pub(crate) watermark: Micros,
+    pub(crate) at: Option<(Micros, Micros)>,
 }
 
 /// Reads and checks. The error is a sentence for the warning and for the row in `gaps`.
@@ -44,7 +44,7 @@ pub(super) async fn read(
 }
 
 /// Holds a footer that is at hand against the name.
-pub(super) fn check(
+pub(crate) fn check(
     name: &InboxName,
     footer: &std::sync::Arc<ParquetMetaData>,
 ) -> Result<Footer, String> {

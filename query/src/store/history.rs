@@ -13,6 +13,7 @@ use object_store::path::Path;
 use serde::Deserialize;
 use url::Url;
 
+use super::in_order::InOrder;
 use super::progress::Progress;
 use super::{Store, StoreError};
 
@@ -76,6 +77,11 @@ impl Store {
         Ok(Some(history))
     }
 
+    /// What `table`, which is `history`, holds at the version that it was loaded at.
+    pub(crate) async fn history_of(&self, table: &DeltaTable) -> Result<History, StoreError> {
+        read(self, table).await
+    }
+
     /// A Delta table of this store, loaded; none if it was never made.
     pub(crate) async fn delta(&self, name: &str) -> Result<Option<DeltaTable>, StoreError> {
         let trouble = |error| self.table_trouble(name, error);
@@ -90,10 +96,10 @@ impl Store {
     /// The log of a Delta table of this store.
     pub(crate) fn delta_log(&self, name: &str) -> Result<LogStoreRef, DeltaTableError> {
         // Paths in the store are those of the contract wherever it lies; the scheme only says that
-        // the log is kept by conditional puts, as in memory or in a folder.
+        // the log is kept by conditional puts and listed in order.
         let url = Url::parse(&format!("memory:///{name}/"))
             .map_err(|error| DeltaTableError::Generic(error.to_string()))?;
-        logstore_with(Arc::clone(self.objects()), &url, StorageConfig::default())
+        logstore_with(Arc::new(InOrder(Arc::clone(self.objects()))), &url, StorageConfig::default())
     }
 
     pub(crate) fn table_trouble(&self, table: &str, error: DeltaTableError) -> StoreError {
@@ -114,7 +120,7 @@ async fn read(store: &Store, table: &DeltaTable) -> Result<History, StoreError> 
     let log = table.log_store();
     let number = snapshot.transaction_version(log.as_ref(), INGEST).await.map_err(trouble)?;
     let number = number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default();
-    let files = snapshot.log_data().iter().map(|view| file(&view));
+    let files = snapshot.log_data().into_iter().map(|view| file(&view));
     let files = files.collect::<Result<_, _>>().map_err(|why| StoreError::Table {
         url: store.url().to_owned(),
         table: HISTORY.to_owned(),
@@ -134,10 +140,8 @@ fn file(view: &LogicalFileView) -> Result<HistoryFile, String> {
     let rows = view.num_records().ok_or_else(|| wrong("it does not say how many rows it has"))?;
     let modified = view.modification_datetime().map_err(|error| wrong(&error.to_string()))?;
     // Without statistics a file is read where it might be left out, no more.
-    let stats: Stats = view
-        .stats()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
+    let stats: Stats =
+        view.stats().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let time = |text: Option<String>| -> Option<Micros> {
         let at: jiff::Timestamp = text?.parse().ok()?;
         Some(Micros(at.as_microsecond()))

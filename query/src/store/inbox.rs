@@ -10,9 +10,10 @@ use parquet::file::metadata::ParquetMetaData;
 use tracing::warn;
 
 use flowtap_record::Micros;
-use flowtap_record::path::InboxName;
+use flowtap_record::path::{HISTORY, InboxName};
 
 use super::footer::{self, Footer};
+use super::history::History;
 use super::{Store, StoreError};
 
 /// Footers read at the same time.
@@ -76,9 +77,11 @@ pub struct Refused {
     pub why: String,
 }
 
-/// What the inbox of one table holds.
+/// What the inbox of one table holds, and what was moved out of it into `history`.
 #[derive(Clone, Debug, Default)]
 pub struct Inbox {
+    /// The table as it was after the inbox was listed. What it covers is not among the objects.
+    pub history: Option<Arc<History>>,
     /// Objects to be read, by agent, boot and first row.
     pub objects: Vec<InboxObject>,
     /// Objects left out.
@@ -89,7 +92,8 @@ pub struct Inbox {
 
 impl Store {
     /// Lists the inbox of `table` and reads each footer. An inbox that does not exist is empty.
-    /// What is left out is logged as a warning.
+    /// What is left out is logged as a warning, and what the table `history` covers is not read: each
+    /// row is in the one or in the other.
     pub async fn inbox(&self, table: &str) -> Result<Inbox, StoreError> {
         let mut named = Vec::new();
         let mut inbox = Inbox::default();
@@ -103,7 +107,12 @@ impl Store {
                 inbox.skipped.push(meta.location.to_string());
             }
         }
-        if named.is_empty() && inbox.skipped.is_empty() {
+        if table == HISTORY {
+            inbox.history = self.history().await?;
+        }
+        if let Some(history) = &inbox.history {
+            named.retain(|(name, _)| !history.progress.covers(name));
+        } else if named.is_empty() && inbox.skipped.is_empty() {
             warn!(
                 store = self.url(),
                 "nothing is recorded in this store yet: it has no inbox/{table}"
@@ -127,6 +136,11 @@ impl Store {
             }
         }
         inbox.refused.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(history) = &inbox.history {
+            for object in &mut inbox.objects {
+                object.visible.0 = history.progress.visible_from(&object.name).0;
+            }
+        }
         show_each_row_once(&mut inbox.objects);
         Ok(inbox)
     }
@@ -176,7 +190,7 @@ fn show_each_row_once(objects: &mut Vec<InboxObject>) {
         {
             if *last >= name.first.0 {
                 warn!(object = %object.meta.location, "overlaps an earlier object of its boot");
-                object.visible.0 = last + 1;
+                object.visible.0 = object.visible.0.max(last + 1);
             }
             end = end.max(*last);
         }

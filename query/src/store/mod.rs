@@ -3,6 +3,7 @@
 
 mod footer;
 mod history;
+mod in_order;
 mod inbox;
 mod progress;
 
@@ -10,16 +11,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory as _;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::cache::default_cache::DefaultCache;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use flowtap_record::Micros;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, RetryConfig};
+use object_store::{ObjectMeta, ObjectStore, RetryConfig};
+use parquet::arrow::async_reader::AsyncFileReader;
 use url::Url;
 
+pub(crate) use footer::check as check_footer;
 pub use history::{History, HistoryFile};
+pub(crate) use history::{INGEST, day_text};
 pub use inbox::{Inbox, InboxObject, Refused};
 pub use progress::{BootProgress, Lost, Progress, Quarantined, Taken};
 
@@ -139,6 +148,18 @@ impl Store {
         &self.footers
     }
 
+    /// Reads a Parquet file by ranges. Its footer is kept among [`Self::footers`].
+    pub(crate) fn parquet(
+        &self,
+        meta: &ObjectMeta,
+    ) -> datafusion::common::Result<Box<dyn AsyncFileReader>> {
+        let footers = Arc::clone(&self.footers);
+        let factory = CachedParquetFileReaderFactory::new(Arc::clone(&self.objects), footers);
+        let file = PartitionedFile::new_from_meta(meta.clone());
+        // Every such reader is `Send`.
+        factory.create_reader(0, file, None, &ExecutionPlanMetricsSet::new()).map(|it| it as _)
+    }
+
     fn reader(&self) -> &tokio::sync::Mutex<history::Reader> {
         &self.history
     }
@@ -151,6 +172,11 @@ impl Store {
     pub(crate) fn unreadable(&self, source: object_store::Error) -> StoreError {
         StoreError::Unreadable { url: self.url.clone(), source }
     }
+}
+
+/// The time of day.
+pub fn now() -> Micros {
+    Micros(jiff::Timestamp::now().as_microsecond())
 }
 
 fn folder_of(url: &str) -> Result<PathBuf, StoreError> {

@@ -1,7 +1,8 @@
-//! `history`: the rows of all inbox objects, with the columns `day` and `cluster_key` that the
-//! ingester will set later. Scans Parquet by DataFusion's own source over an exact list of files.
+//! `history`: the rows of the Delta table's files, and those of the inbox objects that it does not
+//! cover, with the columns `day` and `cluster_key` that the ingester will set. Scans Parquet by
+//! DataFusion's own source over an exact list of files.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -10,29 +11,22 @@ use datafusion::catalog::Session;
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
-use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemTable;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::datasource::{TableProvider, TableType, provider_as_source};
-use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::functions::expr_fn::coalesce;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::col;
 
+use flowtap_record::path::InboxName;
 use flowtap_record::{Micros, history_schema};
 
+use super::files::FilesTable;
 use super::functions::{self, timestamp};
-use crate::store::{Inbox, InboxObject};
-
-/// By this name the objects of the store are registered with DataFusion.
-pub(super) static STORE_URL: LazyLock<ObjectStoreUrl> =
-    LazyLock::new(|| ObjectStoreUrl::parse("flowtap://store").expect("a constant"));
+use super::scan::scan;
+use crate::store::{History, Inbox, InboxObject, Lost, Quarantined, Refused};
 
 /// Columns that are one constant an object. Agent and boot come from the name, so that no object
 /// can hold rows in another's name; the rest serves the columns and the filter made below.
@@ -43,6 +37,25 @@ const UPLOADED_AT: &str = "__uploaded_at";
 
 /// The table `history`.
 pub(super) fn view(inbox: &Inbox) -> Result<ViewTable> {
+    let fresh = fresh(inbox)?;
+    let plan = match inbox.history.as_ref().filter(|history| !history.files.is_empty()) {
+        Some(history) => settled(history)?.union(fresh.build()?)?,
+        None => fresh,
+    };
+    Ok(ViewTable::new(plan.build()?, None))
+}
+
+/// The rows that the Delta table holds.
+fn settled(history: &History) -> Result<LogicalPlanBuilder> {
+    let files = FilesTable::new(history);
+    let plan = LogicalPlanBuilder::scan("files", provider_as_source(Arc::new(files)), None)?;
+    let columns = history_schema();
+    let columns = columns.fields().iter().map(|field| field.name().as_str());
+    plan.project(columns.chain(["day", "cluster_key"]).map(col))
+}
+
+/// The rows that lie in the inbox only.
+fn fresh(inbox: &Inbox) -> Result<LogicalPlanBuilder> {
     let files = InboxTable::new(inbox.objects.clone());
     let mut plan = LogicalPlanBuilder::scan("inbox", provider_as_source(Arc::new(files)), None)?;
     // Always: that all rows of an object are within its range is only the object's own word.
@@ -53,41 +66,94 @@ pub(super) fn view(inbox: &Inbox) -> Result<ViewTable> {
     // The order of `flowtap_record::cluster_key`; a test holds the two together.
     let key = coalesce(vec![col("transaction_id"), col("trace_id"), col("message")]);
     columns.push(key.alias("cluster_key"));
-    Ok(ViewTable::new(plan.project(columns)?.build()?, None))
+    plan.project(columns)
 }
 
-/// The objects that were left out, for the view `gaps`.
+/// Rows that are not to be had, for the view `gaps`: of objects that cannot be believed, in the inbox
+/// or in quarantine, and of such that never came.
 pub(super) fn refused(inbox: &Inbox) -> Result<MemTable> {
+    let mut refused: Vec<Missing> = inbox.refused.iter().map(Missing::refused).collect();
+    if let Some(history) = &inbox.history {
+        refused.extend(history.progress.quarantined.iter().filter_map(Missing::quarantined));
+        refused.extend(history.progress.lost.iter().map(Missing::lost));
+    }
     let schema = Arc::new(Schema::new(vec![
         Field::new("agent", DataType::Utf8, false),
         Field::new("boot", DataType::Utf8, false),
         Field::new("at", timestamp(), false),
         Field::new("first_seq", DataType::Int64, false),
         Field::new("last_seq", DataType::Int64, false),
-        Field::new("object", DataType::Utf8, false),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("object", DataType::Utf8, true),
         Field::new("why", DataType::Utf8, false),
     ]));
-    let refused = &inbox.refused;
-    let text = |value: fn(&crate::store::Refused) -> String| -> Arc<StringArray> {
+    let text = |value: fn(&Missing) -> &str| -> Arc<StringArray> {
         Arc::new(StringArray::from_iter_values(refused.iter().map(value)))
     };
-    let number = |value: fn(&crate::store::Refused) -> i64| {
-        Int64Array::from_iter_values(refused.iter().map(value))
-    };
-    let at = TimestampMicrosecondArray::from_iter_values(refused.iter().map(|r| r.last_modified.0));
+    let number =
+        |value: fn(&Missing) -> i64| Int64Array::from_iter_values(refused.iter().map(value));
+    let at = TimestampMicrosecondArray::from_iter_values(refused.iter().map(|it| it.at.0));
+    let objects: StringArray = refused.iter().map(|it| it.object.as_deref()).collect();
     let batch = RecordBatch::try_new(
         Arc::clone(&schema),
         vec![
-            text(|r| r.name.agent.clone()),
-            text(|r| r.name.boot.clone()),
+            text(|it| &it.agent),
+            text(|it| &it.boot),
             Arc::new(at.with_timezone("UTC")),
-            Arc::new(number(|r| r.name.first.0)),
-            Arc::new(number(|r| r.name.last.0)),
-            text(|r| r.name.path()),
-            text(|r| r.why.clone()),
+            Arc::new(number(|it| it.range.0)),
+            Arc::new(number(|it| it.range.1)),
+            text(|it| it.reason),
+            Arc::new(objects),
+            text(|it| &it.why),
         ],
     )?;
     MemTable::try_new(schema, vec![vec![batch]])
+}
+
+/// Rows of one boot that are not to be had.
+struct Missing {
+    agent: String,
+    boot: String,
+    at: Micros,
+    range: (i64, i64),
+    reason: &'static str,
+    object: Option<String>,
+    why: String,
+}
+
+impl Missing {
+    fn of(name: &InboxName, at: Micros, why: &str) -> Self {
+        Self {
+            agent: name.agent.clone(),
+            boot: name.boot.clone(),
+            at,
+            range: (name.first.0, name.last.0),
+            reason: "object_refused",
+            object: Some(name.path()),
+            why: why.to_owned(),
+        }
+    }
+
+    fn refused(refused: &Refused) -> Self {
+        Self::of(&refused.name, refused.last_modified, &refused.why)
+    }
+
+    fn quarantined(quarantined: &Quarantined) -> Option<Self> {
+        let name = InboxName::parse(&quarantined.object).ok()?;
+        Some(Self::of(&name, quarantined.last_modified, &quarantined.why))
+    }
+
+    fn lost(lost: &Lost) -> Self {
+        Self {
+            agent: lost.agent.clone(),
+            boot: lost.boot.clone(),
+            at: lost.since,
+            range: (lost.first, lost.last),
+            reason: "object_missing",
+            object: None,
+            why: "what lies behind these rows is there, they never came".to_owned(),
+        }
+    }
 }
 
 /// The listed objects as one table: the columns of the files, then [`CONSTANTS`].
@@ -172,37 +238,8 @@ impl TableProvider for InboxTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if self.objects.is_empty() {
-            let schema = match projection {
-                Some(columns) => Arc::new(self.schema.table_schema().project(columns)?),
-                None => self.schema(),
-            };
-            return Ok(Arc::new(EmptyExec::new(schema)));
-        }
-        let runtime = session.runtime_env();
-        let store = runtime.object_store(&*STORE_URL)?;
-        let footers = runtime.cache_manager.get_file_metadata_cache();
-        let mut options = TableParquetOptions::new();
-        options.global = session.config_options().execution.parquet.clone();
-        let source = ParquetSource::new(self.schema.clone())
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(
-                store, footers,
-            )));
-
         let files = self.objects.iter().map(|object| self.file(object)).collect();
-        let groups = FileGroup::new(files).split_files(session.config().target_partitions());
         let rows = self.objects.iter().map(|object| object.rows).sum();
-        let statistics = Statistics {
-            num_rows: Precision::Inexact(rows),
-            ..Statistics::new_unknown(self.schema.table_schema())
-        };
-        let scan = FileScanConfigBuilder::new(STORE_URL.clone(), Arc::new(source))
-            .with_file_groups(groups)
-            .with_statistics(statistics)
-            .with_projection_indices(projection.cloned())?
-            .with_limit(limit)
-            .build();
-        Ok(DataSourceExec::from_data_source(scan))
+        scan(session, &self.schema, files, rows, projection, limit)
     }
 }

@@ -2,10 +2,12 @@
 //! output is a [`SessionContext`] that knows these tables and nothing else: no folder, no URL, no
 //! way to write.
 
+mod files;
 mod functions;
 mod guard;
 mod history;
 mod passed;
+mod scan;
 mod views;
 
 use std::sync::Arc;
@@ -97,7 +99,7 @@ fn empty_context(store: &Store, limits: &Limits) -> Result<SessionContext> {
     let stores = DefaultObjectStoreRegistry::new();
     let local = url::Url::parse("file://").expect("a constant");
     stores.deregister_store(&local)?;
-    stores.register_store(history::STORE_URL.as_ref(), Arc::clone(store.objects()));
+    stores.register_store(scan::STORE_URL.as_ref(), Arc::clone(store.objects()));
     let caches = CacheManagerConfig::default()
         .with_file_metadata_cache(Some(Arc::clone(store.footers())))
         .with_metadata_cache_limit(store.footers().cache_limit())

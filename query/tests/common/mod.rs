@@ -1,15 +1,17 @@
 //! A store in a temporary folder, filled as agents fill it.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod mortal;
+
 use std::fs::File;
 use std::path::PathBuf;
 
 use flowtap_query::store::Store;
 use flowtap_query::tables::{Limits, context};
-use flowtap_record::path::{HISTORY, InboxName};
+use flowtap_record::path::{self, HISTORY, InboxName};
 use flowtap_record::{
-    Encoding, Field, Gap, HistoryBuilder, Id, Kind, Micros, Observation, Outcome, RowRef,
-    SCHEMA_VERSION, Seq, Tap, footer,
+    AgentState, AgentStatus, Encoding, Field, Gap, HistoryBuilder, Id, Kind, Micros, Observation,
+    Outcome, RowRef, SCHEMA_VERSION, Seq, SpoolStatus, TableStatus, Tap, footer,
 };
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
@@ -145,6 +147,58 @@ impl Inbox {
             .map_err(|error| error.to_string())?;
         Ok(String::from_utf8(out).unwrap())
     }
+}
+
+/// All rows, whole, in order.
+pub(crate) async fn everything(inbox: &Inbox) -> Value {
+    inbox.ask("SELECT * FROM history ORDER BY agent, boot, seq").await
+}
+
+/// How many rows there are, and how many of them twice.
+pub(crate) async fn counts(inbox: &Inbox) -> Value {
+    let query = "SELECT count(*) AS rows, count(*) - count(DISTINCT agent || boot || seq) AS twice \
+                 FROM history";
+    inbox.ask(query).await
+}
+
+/// How many files lie below a folder.
+pub(crate) fn objects_in(folder: &std::path::Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let entries = entries.map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { objects_in(&path) } else { 1 }).sum()
+}
+
+/// An agent's word: how it is, the last row it gave a number, and the last it uploaded.
+pub(crate) fn says(
+    inbox: &Inbox,
+    agent: &str,
+    boot: &str,
+    state: AgentState,
+    last: i64,
+    uploaded: i64,
+) {
+    let tables = [(HISTORY.to_owned(), TableStatus { last_seq: last, uploaded_seq: uploaded })];
+    let segments = u64::from(uploaded < last);
+    let status = AgentStatus {
+        version: "1".into(),
+        schema: "1".into(),
+        agent: agent.into(),
+        boot: boot.into(),
+        service: "shop".into(),
+        instance: "i".into(),
+        state,
+        started_at: Micros(NOON),
+        at: Micros(NOON),
+        period_s: 5,
+        watermark: Micros(NOON),
+        tables: tables.into(),
+        taps: Vec::new(),
+        spool: SpoolStatus { segments, ..SpoolStatus::default() },
+        clock: None,
+    };
+    let file = inbox.folder.path().join(path::status(agent, boot));
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, serde_json::to_vec(&status).unwrap()).unwrap();
 }
 
 pub(crate) fn row(kind: Kind, at: i64) -> Observation<'static> {

@@ -1,6 +1,7 @@
 -- One row for each time that an agent could not see, in its own words: from, to, how many, why.
--- And one for each object in the inbox that was left out because it cannot be read or does not
--- hold what its name says (reason 'object_refused'); `object` names it.
+-- And one for each object that was left out because it cannot be read or does not hold what its
+-- name says (reason 'object_refused', `object` names it), and for rows that never came although what
+-- lies behind them did (reason 'object_missing').
 SELECT
   agent, boot, seq, at, day, service, instance, tap, system, cluster, vhost,
   destination, subscription, connection, channel,
@@ -12,6 +13,6 @@ UNION ALL
 SELECT
   agent, boot, NULL, at, CAST(at AS DATE), NULL, NULL, NULL, NULL, NULL, NULL,
   NULL, NULL, NULL, NULL,
-  'object_refused', NULL, NULL, last_seq - first_seq + 1, NULL, NULL, why,
+  reason, NULL, NULL, last_seq - first_seq + 1, NULL, NULL, why,
   object
 FROM refused

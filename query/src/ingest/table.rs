@@ -1,0 +1,126 @@
+//! Writing Delta tables: making one, and committing files that are already put.
+
+use std::collections::HashMap;
+
+use arrow::datatypes::Schema;
+use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel as _;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake_core::kernel::{Action, StructType, Transaction};
+use deltalake_core::operations::create::CreateBuilder;
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{DeltaTable, DeltaTableError};
+use flowtap_record::path::HISTORY;
+
+use super::files::SortedBy;
+use super::is_conflict;
+use crate::store::{Store, StoreError};
+
+/// Commits between two checkpoints: a reader replays no more than these.
+const CHECKPOINT_EVERY: u64 = 20;
+/// The application id of those who take files away.
+const TIDY: &str = "flowtap-tidy";
+/// Old commits are looked for so often.
+const CLEAN_LOG_EVERY: u64 = 200;
+
+/// The table `name`, made with these columns if it isn't there. The last column is the partition.
+pub(super) async fn open(
+    store: &Store,
+    name: &str,
+    schema: &Schema,
+    sorted_by: SortedBy,
+) -> Result<DeltaTable, StoreError> {
+    if let Some(table) = store.delta(name).await? {
+        return Ok(table);
+    }
+    match create(store, name, schema, sorted_by).await {
+        Ok(table) => Ok(table),
+        // Perhaps somebody else has just made it.
+        Err(error) => match store.delta(name).await? {
+            Some(table) => Ok(table),
+            None => Err(store.table_trouble(name, error)),
+        },
+    }
+}
+
+async fn create(
+    store: &Store,
+    name: &str,
+    schema: &Schema,
+    sorted_by: SortedBy,
+) -> Result<DeltaTable, DeltaTableError> {
+    let partition = schema.fields().last().map(|field| field.name().clone());
+    let columns: StructType = schema.try_into_kernel()?;
+    let properties = [
+        ("delta.checkpointInterval", CHECKPOINT_EVERY.to_string()),
+        ("delta.dataSkippingStatsColumns", format!("{},{}", sorted_by.time, sorted_by.key)),
+        ("delta.deletedFileRetentionDuration", "interval 1 day".to_owned()),
+        ("delta.logRetentionDuration", "interval 7 days".to_owned()),
+    ];
+    CreateBuilder::new()
+        .with_log_store(store.delta_log(name)?)
+        .with_table_name(name)
+        .with_columns(columns.fields().cloned())
+        .with_partition_columns(partition)
+        .with_configuration(properties.map(|(key, value)| (key, Some(value))))
+        .with_save_mode(SaveMode::ErrorIfExists)
+        .await
+}
+
+/// Commits actions together with an application transaction: its name and number. Fails without any
+/// effect when somebody else committed that application since `table` was loaded; on any other failure
+/// the commit may have been made: load the table again and look at the number.
+pub(super) async fn commit(
+    table: &DeltaTable,
+    actions: Vec<Action>,
+    app: (&str, u64),
+    operation: DeltaOperation,
+) -> Result<u64, DeltaTableError> {
+    let snapshot = table.snapshot()?;
+    let next = snapshot.version() + 1;
+    let properties = CommitProperties::default()
+        .with_application_transaction(Transaction::new(app.0, app.1 as i64))
+        .with_cleanup_expired_logs(Some(next.is_multiple_of(CLEAN_LOG_EVERY)));
+    let committed = CommitBuilder::from(properties)
+        .with_actions(actions)
+        .with_app_metadata(HashMap::from([(
+            "engineInfo".to_owned(),
+            concat!("flowtap/", env!("CARGO_PKG_VERSION")).into(),
+        )]))
+        .build(Some(snapshot.snapshot()), table.log_store(), operation)
+        .await?;
+    Ok(committed.version())
+}
+
+/// The operation of a commit that adds rows.
+pub(super) fn append() -> DeltaOperation {
+    DeltaOperation::Write {
+        mode: SaveMode::Append,
+        partition_by: Some(vec!["day".to_owned()]),
+        predicate: None,
+    }
+}
+
+/// Commits actions that take files away. Delta's own check lets two merges of the same files through,
+/// which would double their rows: so all who take files away take turns at one number. False: somebody
+/// else was quicker.
+pub(super) async fn tidy(
+    store: &Store,
+    table: &DeltaTable,
+    actions: Vec<Action>,
+    operation: DeltaOperation,
+) -> Result<bool, StoreError> {
+    let trouble = |error| store.table_trouble(HISTORY, error);
+    let number = number(table, TIDY).await.map_err(trouble)? + 1;
+    match commit(table, actions, (TIDY, number), operation).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_conflict(&error) => Ok(false),
+        Err(error) => Err(trouble(error)),
+    }
+}
+
+/// The version of an application, 0 before its first commit.
+pub(super) async fn number(table: &DeltaTable, app: &str) -> Result<u64, DeltaTableError> {
+    let snapshot = table.snapshot()?;
+    let number = snapshot.transaction_version(table.log_store().as_ref(), app).await?;
+    Ok(number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default())
+}
