@@ -11,6 +11,7 @@ mod rules;
 mod secrets;
 mod services;
 mod sessions;
+mod spool;
 mod stall;
 mod support;
 mod transport;
