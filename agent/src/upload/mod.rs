@@ -348,6 +348,8 @@ impl Uploader {
         let name = path::status(&boot.agent, &boot.boot);
         let said = match self.options.store.get(&name).await {
             Ok(said) => said.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
+            // An agent that may only put knows enough from its spool.
+            Err(StoreError::Forbidden(_)) => None,
             Err(error) => {
                 self.failed(&error);
                 return false;

@@ -13,5 +13,6 @@ mod services;
 mod sessions;
 mod spool;
 mod stall;
+mod stores;
 mod support;
 mod transport;
