@@ -16,6 +16,10 @@ cargo test --workspace --no-fail-fast -- "$@" 2>&1 | tee "$log" || status=$?
 if [ "${FLOWTAP_LONG:-}" = 1 ]; then
     # A workspace of its own, with a folder of its own: it takes other features.
     cargo check --manifest-path agent/fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz" || status=$?
+    # Stores that are not built in by default: other features again.
+    clouds=(--features azure,gcs --target-dir "${CARGO_TARGET_DIR:-target}/clouds")
+    cargo test --quiet -p flowtap-place "${clouds[@]}" || status=$?
+    cargo check --quiet -p flowtap-agent "${clouds[@]}" || status=$?
 fi
 
 echo

@@ -18,7 +18,7 @@ use crate::spool::{Recorder, Spool, SpoolHandle, SpoolOptions};
 use crate::stats::Stats;
 use crate::taps::Taps;
 use crate::telemetry::Telemetry;
-use crate::upload::{StatusBoard, Store, UploadOptions, Uploader};
+use crate::upload::{StatusBoard, Store, UploadOptions, UploadThread, Uploader};
 
 /// The exit code for a configuration that is wrong.
 const WRONG_CONFIGURATION: u8 = 2;
@@ -114,11 +114,12 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
 
     let board = StatusBoard::new();
     let taps = taps.bind(&lifecycle, &board).await?;
-    let uploader = Arc::new(Uploader::new(upload_options(config)?, spool, board.clone()));
-    let uploads = tokio::spawn({
-        let (uploader, lifecycle) = (uploader.clone(), lifecycle.clone());
-        async move { uploader.run(lifecycle.reached(Phase::Closing)).await }
-    });
+    let uploader = Uploader::new(upload_options(config)?, spool, board.clone());
+    let closing = {
+        let lifecycle = lifecycle.clone();
+        async move { lifecycle.reached(Phase::Closing).await }
+    };
+    let uploads = UploadThread::start(uploader, closing)?;
     info!(service = %config.service, instance = %config.instance, store = %config.store, "started");
 
     signals.wait().await;
@@ -126,10 +127,9 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     drain(&lifecycle, config.drain, &mut signals).await;
     lifecycle.enter(Phase::Closing);
     taps.closed().await;
-    // A panic there has been said already; what is left goes out all the same.
-    let _ = uploads.await;
-    let drained = uploader.drain(LAST_UPLOADS).await;
+    let drained = uploads.drain(LAST_UPLOADS).await;
     admin.abort();
+    let drained = drained.ok_or_else(|| anyhow::anyhow!("the last uploads failed"))?;
     if drained.lost > 0 {
         error!(
             rows = drained.lost,

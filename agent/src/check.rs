@@ -136,7 +136,7 @@ async fn check_store(config: &Config) -> Result<String, String> {
     let agent = config.agent.clone().unwrap_or_else(|| format!("{}-check", config.service));
     let _made = match &config.store {
         StoreUrl::Folder(path) => Made::of(path),
-        StoreUrl::S3(_) => Made::default(),
+        StoreUrl::Bucket(_) => Made::default(),
     };
     let checked = upload::check_store(&store, &agent, Clock::system().now());
     let found = tokio::time::timeout(PATIENCE, checked)

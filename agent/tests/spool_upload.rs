@@ -241,6 +241,24 @@ async fn a_dead_boots_rest_goes_under_its_own_name_and_its_status_says_died() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_may_only_put_finishes_a_dead_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = TestStore::default();
+    store.forbid_reading();
+    let (recorder, handle, _) = Spool::open(options(folder.path())).unwrap();
+    let seq = record(&recorder, &handle, "rest").unwrap();
+    recorder.written(seq).await;
+    let (name, dead) = (recorder.agent().unwrap().to_owned(), handle.boot().to_owned());
+    handle.abandon();
+
+    let agent = start(options(folder.path()), upload_options(&store));
+    eventually("its folder goes", || boots_left(folder.path()) == 1).await;
+    assert_eq!(agent.handle.stats().upload_failures.load(Ordering::Relaxed), 0);
+    assert!(agent.drain(Duration::from_secs(10)).await.clean);
+    assert_eq!(status_of(&store, &name, &dead).state, AgentState::Died);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_lost_in_a_corrupt_segment_are_named_and_its_range_covers_them() {
     let folder = tempfile::tempdir().unwrap();
     let store = TestStore::default();

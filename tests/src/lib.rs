@@ -8,6 +8,7 @@
 //! | [`raw`] | AMQP frames written by hand |
 //! | [`relay`] | what passed, byte by byte |
 //! | [`s3`] | an S3 server with conditional puts |
+//! | [`s3meter`] | what is asked of it, counted, and answers as late as from S3 |
 //! | [`sidecar`] | the agent between a service and its broker |
 //! | [`sql`] | rows of a store, through `flowtap sql` |
 //! | [`client`] | services in Python, Ruby, JavaScript, Go, Java and Rust with clients that nobody here wrote |
@@ -35,6 +36,7 @@ pub mod rabbitmq;
 pub mod raw;
 pub mod relay;
 pub mod s3;
+pub mod s3meter;
 pub mod secrets;
 pub mod sidecar;
 pub mod sql;

@@ -12,10 +12,21 @@ const BUCKET: &str = "flowtap";
 const KEY_ID: &str = "flowtap-test";
 const SECRET: &str = "s3-planted-secret-7319";
 
+/// How a server is to be started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Files in PEM with its certificate and key: then it speaks TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What follows the bucket in the host's name, where the bucket stands there (virtual-hosted
+    /// style). Path style works, too.
+    pub domain: Option<String>,
+}
+
 /// A running S3 server with one empty bucket.
 #[derive(Debug)]
 pub struct S3Server {
     port: u16,
+    options: Options,
     // Before the folder: what writes into it must be gone first.
     process: Mutex<Process>,
     folder: Folder,
@@ -24,6 +35,11 @@ pub struct S3Server {
 impl S3Server {
     /// Starts a server. `None`: this machine hasn't got it.
     pub fn start() -> Option<Self> {
+        Self::start_with(Options::default())
+    }
+
+    /// Starts a server of one's own wishes.
+    pub fn start_with(options: Options) -> Option<Self> {
         if !available(program().exists(), "the S3 server") {
             return None;
         }
@@ -31,7 +47,8 @@ impl S3Server {
         // A folder below the root is a bucket.
         std::fs::create_dir_all(folder.path().join("data").join(BUCKET)).expect("our own folder");
         let port = net::free_port();
-        let server = Self { port, process: Mutex::new(spawn(port, &folder)), folder };
+        let process = Mutex::new(spawn(port, &folder, &options));
+        let server = Self { port, options, process, folder };
         server.await_startup();
         Some(server)
     }
@@ -45,15 +62,34 @@ impl S3Server {
         format!("s3://{BUCKET}/{prefix}")
     }
 
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The environment that clients need to find it.
     pub fn env(&self) -> Vec<(String, String)> {
-        let endpoint = format!("http://127.0.0.1:{}", self.port);
+        self.env_through(self.port)
+    }
+
+    /// The same for clients that reach it through a port of loopback, as that of a
+    /// [`crate::s3meter::Meter`].
+    pub fn env_through(&self, port: u16) -> Vec<(String, String)> {
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let mut env = self.credentials();
+        env.extend([
+            ("AWS_ENDPOINT_URL".to_owned(), endpoint),
+            ("AWS_ALLOW_HTTP".to_owned(), "true".to_owned()),
+        ]);
+        env
+    }
+
+    /// The part of it that says who a client is.
+    pub fn credentials(&self) -> Vec<(String, String)> {
         [
             ("AWS_ACCESS_KEY_ID", KEY_ID),
             ("AWS_SECRET_ACCESS_KEY", SECRET),
             ("AWS_REGION", "us-east-1"),
-            ("AWS_ENDPOINT_URL", &endpoint),
-            ("AWS_ALLOW_HTTP", "true"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
@@ -79,7 +115,7 @@ impl S3Server {
         {
             let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
             process.kill9();
-            *process = spawn(self.port, &self.folder);
+            *process = spawn(self.port, &self.folder, &self.options);
         }
         self.await_startup();
     }
@@ -89,13 +125,15 @@ fn program() -> PathBuf {
     cache_dir().join("bin/versitygw")
 }
 
-fn spawn(port: u16, folder: &Folder) -> Process {
+fn spawn(port: u16, folder: &Folder, options: &Options) -> Process {
     let mut command = Command::new(program());
-    command
-        .env_clear()
-        .env("ROOT_ACCESS_KEY", KEY_ID)
-        .env("ROOT_SECRET_KEY", SECRET)
-        .args(["--port", &format!("127.0.0.1:{port}"), "posix"])
-        .arg(folder.path().join("data"));
+    command.env_clear().env("ROOT_ACCESS_KEY", KEY_ID).env("ROOT_SECRET_KEY", SECRET);
+    if let Some((cert, key)) = &options.tls {
+        command.env("VGW_CERT", cert).env("VGW_KEY", key);
+    }
+    if let Some(domain) = &options.domain {
+        command.env("VGW_VIRTUAL_DOMAIN", domain);
+    }
+    command.args(["--port", &format!("127.0.0.1:{port}"), "posix"]).arg(folder.path().join("data"));
     Process::start("S3 server", &mut command, &folder.path().join("server.log"))
 }

@@ -59,8 +59,9 @@ async fn others_read_the_same_rows_also_while_files_are_merged() {
     let mut options = Options::new("shop", broker.port(), store.url());
     options.tables.push("[upload]\nage = \"200ms\"".to_owned());
     let mut shop = Sidecar::start(&options);
-    let connection = Connection::connect(&vhost.url(shop.port()), ConnectionProperties::default());
-    let connection = connection.await.expect("the broker accepts");
+    let url = vhost.url(shop.port());
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await;
+    let connection = connection.expect("the broker accepts");
     let channel = connection.create_channel().await.expect("a channel opens");
     channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirm mode");
     let declare = QueueDeclareOptions::default();

@@ -255,7 +255,7 @@ pub(super) fn fill(config: &mut Config) {
     use std::time::Duration;
     let (age, status) = match config.store {
         StoreUrl::Folder(_) => (Duration::from_secs(2), Duration::from_secs(5)),
-        StoreUrl::S3(_) => (Duration::from_secs(10), Duration::from_mins(1)),
+        StoreUrl::Bucket(_) => (Duration::from_secs(10), Duration::from_mins(1)),
     };
     if config.upload.age.is_zero() {
         config.upload.age = age;

@@ -110,8 +110,8 @@ pub(super) const AGENT: &[Key<Config>] = &[
         flag: Some("store"),
         kind: "URL",
         fallback: Value("\"file:///var/lib/flowtap\""),
-        doc: "Where the history goes: `file:///folder` or `s3://bucket/prefix` (credentials, \
-              region and endpoint from the usual `AWS_*` variables)",
+        doc: "Where the history goes: `file:///folder`, `s3://bucket/prefix` (credentials, region \
+              and endpoint from the usual `AWS_*` variables), or another of [storage.md](storage.md)",
         set: |c, v| put(&mut c.store, v.text().and_then(|text| StoreUrl::parse(&text))),
     },
     Key {

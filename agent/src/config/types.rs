@@ -3,10 +3,10 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use url::Url;
+use flowtap_place::Place;
 
 use super::TapKind;
 
@@ -62,9 +62,9 @@ pub struct PortRange {
 pub enum StoreUrl {
     /// A local folder.
     Folder(PathBuf),
-    /// An S3-compatible bucket and a prefix in it, `s3://bucket/prefix`; credentials and endpoint
-    /// come from the `AWS_*` variables.
-    S3(Url),
+    /// A bucket and a prefix in it, such as `s3://bucket/prefix`; credentials and endpoint come from
+    /// the variables of its kind.
+    Bucket(String),
 }
 
 /// Reads a duration: `10s`, `500ms`, `1m30s`.
@@ -114,7 +114,7 @@ impl ListenAddr {
     /// Reads `127.0.0.1:5673`, `[::1]:5673`, `localhost:5673` or `unix:/path`.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
-            let path = Path::new(path);
+            let path = std::path::Path::new(path);
             return if path.is_absolute() {
                 Ok(Self::Unix(path.to_owned()))
             } else {
@@ -242,25 +242,11 @@ impl StoreUrl {
     /// Reads `file:///path`, `s3://bucket/prefix` or an absolute path.
     pub fn parse(text: &str) -> Result<Self, String> {
         const WANT: &str = "want \"file:///path\", an absolute path, or \"s3://bucket/prefix\"";
-        if Path::new(text).is_absolute() {
-            return Ok(Self::Folder(PathBuf::from(text)));
-        }
-        let url = Url::parse(text).map_err(|error| format!("{error}: {WANT}"))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("holds a user or password: set AWS_ACCESS_KEY_ID and \
-                        AWS_SECRET_ACCESS_KEY instead"
-                .to_owned());
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("holds options after ? or #: set the AWS_* variables instead".to_owned());
-        }
-        match url.scheme() {
-            "file" => {
-                url.to_file_path().map(Self::Folder).map_err(|()| format!("no local path: {WANT}"))
-            }
-            "s3" if url.host_str().is_some_and(|bucket| !bucket.is_empty()) => Ok(Self::S3(url)),
-            "s3" => Err(format!("no bucket: {WANT}")),
-            other => Err(format!("{other}:// is not built in: {WANT}")),
+        match Place::parse(text) {
+            Ok(Place::Folder(path)) if path.is_absolute() => Ok(Self::Folder(path)),
+            Ok(Place::Folder(_)) => Err(format!("no absolute path: {WANT}")),
+            Ok(Place::Bucket(_)) => Ok(Self::Bucket(text.to_owned())),
+            Err(error) => Err(format!("{error}: {WANT}")),
         }
     }
 }
@@ -337,7 +323,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path) => write!(f, "file://{}", path.display()),
-            Self::S3(url) => write!(f, "{url}"),
+            Self::Bucket(url) => f.write_str(url),
         }
     }
 }

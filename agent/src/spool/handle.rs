@@ -131,6 +131,12 @@ impl SpoolHandle {
         self.shared.segment_bytes.store(bytes.min(most), Ordering::Relaxed);
     }
 
+    /// Whether half of what the spool may hold on disk is taken.
+    pub fn is_half_full(&self) -> bool {
+        let on_disk = Stats::get(&self.shared.stats.spool_bytes);
+        on_disk > self.shared.max_bytes / 2
+    }
+
     /// Says durably that a segment is uploaded, then removes it. It is not given out again by this
     /// boot even if its file can't be removed now.
     pub fn uploaded(&self, segment: &Segment, last_at: Micros, watermark: Micros) {

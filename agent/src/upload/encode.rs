@@ -2,6 +2,7 @@
 //! that are bounded in rows and in bytes: memory holds one row group and the finished object.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use flowtap_record::{HistoryBuilder, Micros, SCHEMA_VERSION, Seq, footer, history_schema};
 use parquet::arrow::ArrowWriter;
@@ -72,8 +73,18 @@ const RISING_COLUMNS: [&str; 5] = ["seq", "ref_seq", "at", "delivery_tag", "took
 
 /// Encodes a segment. What can't be read of it is named in [`Encoded::lost`].
 pub fn encode_segment(segment: &Segment, uploaded_at: Micros) -> Result<Encoded, EncodeError> {
+    encode_at_ease(segment, uploaded_at, |_| {})
+}
+
+/// The same, with a rest after each batch of rows, which is told how long the batch took.
+pub(crate) fn encode_at_ease(
+    segment: &Segment,
+    uploaded_at: Micros,
+    rest: impl Fn(Duration),
+) -> Result<Encoded, EncodeError> {
     let mut reader = SegmentReader::open(&segment.path, segment.first)?;
     let mut object = Object::begin(segment)?;
+    let mut begun = Instant::now();
     while let Some(frame) = reader.next_frame()? {
         if frame.first > segment.last.0 {
             // Behind the range that the name fixed: the torn end of an abandoned segment.
@@ -90,6 +101,8 @@ pub fn encode_segment(segment: &Segment, uploaded_at: Micros) -> Result<Encoded,
                 object.batch_bytes += row_bytes;
                 if object.builder.len() >= BATCH_ROWS || object.batch_bytes >= BATCH_BYTES {
                     object.flush()?;
+                    rest(begun.elapsed());
+                    begun = Instant::now();
                 }
             }
         }
@@ -202,5 +215,31 @@ pub fn segment_at(path: &Path, agent: &str, boot: &str, first: Seq, last: Seq) -
         last,
         path: path.to_owned(),
         bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use flowtap_record::{Kind, Observation};
+
+    use super::*;
+    use crate::spool::{Spool, SpoolOptions};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_encoder_rests_after_each_batch_of_rows_and_makes_the_same_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let (recorder, handle, _) = Spool::open(SpoolOptions::new(folder.path(), "shop")).unwrap();
+        for _ in 0..=3 * BATCH_ROWS {
+            recorder.record(&Observation::new(Kind::Publish, handle.now())).unwrap();
+        }
+        assert!(handle.close(Duration::from_secs(20)).await);
+        let segment = handle.next_sealed().unwrap();
+        let rests = Cell::new(0);
+        let at_ease = encode_at_ease(&segment, Micros(0), |_| rests.set(rests.get() + 1)).unwrap();
+        assert_eq!(rests.get(), 3);
+        assert_eq!(at_ease.bytes, encode_segment(&segment, Micros(0)).unwrap().bytes);
+        handle.abandon();
     }
 }

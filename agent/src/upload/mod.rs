@@ -4,14 +4,18 @@
 //! A segment's range was fixed when it was sealed, and it goes only after its put succeeded. A
 //! crash in between repeats the same name with the same rows, which is harmless. While older
 //! segments wait (the store is away) the open one is left to grow: fewer, larger objects later.
+//!
+//! Whatever waits, the taps come first: one object is made and put at a time, in threads that give
+//! way (`thread.rs`), and making it rests between batches of rows.
 
 mod encode;
 mod status;
 mod store;
+mod thread;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,6 +26,7 @@ use rand::Rng as _;
 pub use encode::{EncodeError, Encoded, Lost, encode_segment, segment_at};
 pub use status::StatusBoard;
 pub use store::{Store, StoreCheck, StoreError, check_store};
+pub use thread::UploadThread;
 
 use crate::spool::{FinishedBoot, Segment, SpoolHandle};
 use crate::stats::Stats;
@@ -93,10 +98,15 @@ pub struct Uploader {
     reported: Mutex<HashSet<(String, i64)>>,
     /// From the status object put last.
     clock: Mutex<Option<ClockSample>>,
+    /// The agent ends: what is not encoded soon is left behind.
+    ending: Arc<AtomicBool>,
 }
 
-/// How much an encoder gives way to the threads that forward, in steps of `nice`.
-const NICE: i32 = 10;
+/// How long an encoder rests after a batch of rows, as a multiple of what the batch took, and at
+/// most. Giving way to other threads is not enough: where a container may take half a core, an
+/// encoder that runs through uses up what the taps need, and then all of them stand still.
+const REST: u32 = 3;
+const REST_MAX: Duration = Duration::from_millis(10);
 
 /// Runs work that takes a core for long in a thread of its own that gives way to those that
 /// forward: the agent may have one core only, and a service's bytes go first.
@@ -105,9 +115,7 @@ async fn in_background<T: Send + 'static>(
 ) -> std::io::Result<T> {
     let (done, result) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("upload-encoder".to_owned()).spawn(move || {
-        // Linux takes "the calling process" as the calling thread. Where it may not be lowered,
-        // the work is done as well.
-        let _ = rustix::process::setpriority_process(None, NICE);
+        thread::give_way();
         // Nobody waits any more when the agent ends.
         let _ = done.send(work());
     })?;
@@ -130,6 +138,7 @@ impl Uploader {
             store_away: AtomicBool::new(false),
             reported: Mutex::default(),
             clock: Mutex::default(),
+            ending: Arc::default(),
         }
     }
 
@@ -219,11 +228,18 @@ impl Uploader {
         loop {
             let (task, uploaded_at) = (segment.clone(), self.spool.now());
             let give_up = tries >= ENCODE_TRIES;
+            let (spool, ending) = (self.spool.clone(), Arc::clone(&self.ending));
+            let rest = move |took: Duration| {
+                // Rows that find no place any more are worse than a tap that is a little slower.
+                if !ending.load(Ordering::Relaxed) && !spool.is_half_full() {
+                    std::thread::sleep((took * REST).min(REST_MAX));
+                }
+            };
             let encoded = in_background(move || {
                 if give_up {
                     encode::encode_lost(&task, uploaded_at)
                 } else {
-                    encode_segment(&task, uploaded_at)
+                    encode::encode_at_ease(&task, uploaded_at, rest)
                 }
             });
             match encoded.await {
@@ -332,6 +348,8 @@ impl Uploader {
         let name = path::status(&boot.agent, &boot.boot);
         let said = match self.options.store.get(&name).await {
             Ok(said) => said.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
+            // An agent that may only put knows enough from its spool.
+            Err(StoreError::Forbidden(_)) => None,
             Err(error) => {
                 self.failed(&error);
                 return false;
@@ -363,6 +381,7 @@ impl Uploader {
     /// Ends in order: takes no more rows, uploads what there is, and says so in the status object.
     /// What is not done within `deadline` is left for the next boot.
     pub async fn drain(&self, deadline: Duration) -> Drained {
+        self.ending.store(true, Ordering::Relaxed);
         // A little is kept for the last status object.
         let until = tokio::time::Instant::now() + deadline.mul_f32(0.9);
         let clean = self.spool.close(deadline.mul_f32(0.5)).await;

@@ -1,4 +1,4 @@
-//! The object store by its URL: a local folder or `s3://bucket/prefix`. Input: names and bytes of
+//! The object store by its URL: a local folder or a bucket (`flowtap_place`). Input: names and bytes of
 //! whole objects. When a put returns, the object is durable: in a folder that means written under
 //! another name, synced, renamed, and the folders synced (`object_store`'s own local put syncs
 //! nothing, so folders are done here).
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
+use flowtap_place::{ConnectError, Place as UrlPlace, UrlError, WANT, told};
 use flowtap_record::Micros;
-use object_store::aws::AmazonS3Builder;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt as _, RetryConfig};
 
@@ -19,13 +19,11 @@ use object_store::{ObjectStore, ObjectStoreExt as _, RetryConfig};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Not a URL that Flowtap knows.
-    #[error("store {0:?}: want file:///folder or s3://bucket/prefix")]
-    Url(String),
-    /// A URL with a user or password in it.
-    #[error(
-        "store: a user or password does not belong into the URL; use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    )]
-    Credentials,
+    #[error("store: {0}: want {WANT}")]
+    Url(#[from] UrlError),
+    /// Not enough is known to reach it, or something wrong.
+    #[error("store: {}", told(.0))]
+    Settings(#[from] ConnectError),
     /// The folder can't be used.
     #[error("store {path}: {source}")]
     Folder {
@@ -37,26 +35,20 @@ pub enum StoreError {
     /// The object store refused, or could not be reached.
     #[error("store: {0}")]
     Object(String),
+    /// The object store says that an agent may not do this.
+    #[error("store: {0}")]
+    Forbidden(String),
 }
 
 impl StoreError {
     fn object(error: &object_store::Error) -> Self {
-        Self::Object(without_userinfo(&error.to_string()))
+        use object_store::Error::{PermissionDenied, Unauthenticated};
+        let told = told(error);
+        match error {
+            PermissionDenied { .. } | Unauthenticated { .. } => Self::Forbidden(told),
+            _ => Self::Object(told),
+        }
     }
-}
-
-/// An endpoint from the environment may hold a password, and errors quote it.
-fn without_userinfo(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        clean.push_str(before);
-        let authority = after.find(|c: char| "/?# \"".contains(c)).unwrap_or(after.len());
-        rest = after[..authority].rfind('@').map_or(after, |user| &after[user + 1..]);
-    }
-    clean.push_str(rest);
-    clean
 }
 
 /// Where inbox and status objects go.
@@ -73,36 +65,20 @@ enum Place {
 }
 
 impl Store {
-    /// A store by its URL; S3 takes the rest from the usual `AWS_*` variables. Nothing is reached
+    /// A store by its URL; an object store takes the rest from its usual variables. Nothing is reached
     /// for yet.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        if !url.contains("://") && !url.is_empty() {
-            return Ok(Self { place: Place::Folder(PathBuf::from(url)), shown: url.to_owned() });
-        }
-        let parsed = url::Url::parse(url).map_err(|_| StoreError::Url(without_userinfo(url)))?;
-        if !parsed.username().is_empty() || parsed.password().is_some() {
-            return Err(StoreError::Credentials);
-        }
-        let wrong = || StoreError::Url(url.to_owned());
-        let place = match parsed.scheme() {
-            "file" => Place::Folder(parsed.to_file_path().map_err(|()| wrong())?),
-            "s3" | "s3a" => {
-                let bucket = parsed.host_str().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
+        let place = match UrlPlace::parse(url)? {
+            UrlPlace::Folder(folder) => Place::Folder(folder),
+            UrlPlace::Bucket(bucket) => {
                 // Failures are counted, logged and backed off by the uploader: few tries here.
                 let retry = RetryConfig {
                     max_retries: 1,
                     retry_timeout: Duration::from_secs(20),
                     ..RetryConfig::default()
                 };
-                let store = AmazonS3Builder::from_env()
-                    .with_bucket_name(bucket)
-                    .with_retry(retry)
-                    .build()
-                    .map_err(|error| StoreError::object(&error))?;
-                let prefix = ObjectPath::from_url_path(parsed.path()).map_err(|_| wrong())?;
-                Place::Objects { store: Arc::new(store), prefix }
+                Place::Objects { store: bucket.connect(retry)?, prefix: bucket.prefix }
             }
-            _ => return Err(wrong()),
         };
         Ok(Self { place, shown: url.to_owned() })
     }
@@ -292,19 +268,10 @@ mod tests {
         let root = Store::open("s3://bucket").unwrap();
         let Place::Objects { prefix, .. } = &root.place else { panic!("not a folder") };
         assert_eq!(below(prefix, "agents/a/b.json").as_ref(), "agents/a/b.json");
-        for url in ["", "http://x/y", "s3://", "s3://me:hunter2@bucket/x", "ht!tp://me:hunter2@x"] {
+        for url in ["http://x/y", "s3://", "s3://me:hunter2@bucket/x", "ht!tp://me:hunter2@x"] {
             let error = Store::open(url).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
-    }
-
-    #[test]
-    fn passwords_in_endpoints_are_left_out_of_errors() {
-        let text = "PUT http://me:p@ss@s3.local:9000/b/k failed, see https://docs/x@y";
-        assert_eq!(
-            without_userinfo(text),
-            "PUT http://s3.local:9000/b/k failed, see https://docs/x@y"
-        );
     }
 
     #[tokio::test]

@@ -173,6 +173,7 @@ fn rows_of_batch(batch: &RecordBatch) -> Vec<Row> {
 pub struct TestStore {
     inner: Arc<InMemory>,
     away: Arc<AtomicBool>,
+    put_only: Arc<AtomicBool>,
     puts: Arc<Mutex<Vec<String>>>,
     bodies: Arc<Mutex<BTreeMap<String, Bytes>>>,
     statuses: Arc<Mutex<Vec<(AgentStatus, Micros)>>>,
@@ -181,6 +182,11 @@ pub struct TestStore {
 impl TestStore {
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// From now on nothing may be read.
+    pub fn forbid_reading(&self) {
+        self.put_only.store(true, Ordering::SeqCst);
     }
 
     /// Names in the order in which they were put.
@@ -253,6 +259,10 @@ impl ObjectStore for TestStore {
     }
 
     async fn get_opts(&self, location: &ObjectPath, options: GetOptions) -> Result<GetResult> {
+        if self.put_only.load(Ordering::SeqCst) {
+            let path = location.to_string();
+            return Err(object_store::Error::PermissionDenied { path, source: "put only".into() });
+        }
         self.inner.get_opts(location, options).await
     }
 

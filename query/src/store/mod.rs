@@ -7,7 +7,7 @@ mod in_order;
 mod inbox;
 mod progress;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +17,12 @@ use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFacto
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::cache::default_cache::DefaultCache;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use flowtap_place::{Bucket, ConnectError, Place, UrlError, WANT, told, without_userinfo};
 use flowtap_record::Micros;
-use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
-use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStore, RetryConfig};
 use parquet::arrow::async_reader::AsyncFileReader;
-use url::Url;
 
 pub(crate) use footer::check as check_footer;
 pub use history::{History, HistoryFile};
@@ -38,23 +36,21 @@ const FOOTER_CACHE_BYTES: usize = 64 << 20;
 /// Why a store cannot be opened or listed. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Not a kind of store that Flowtap speaks.
-    #[error(
-        "--store {url}: unknown scheme {scheme:?}; give a folder, file:///path or s3://bucket/prefix"
-    )]
-    Scheme {
-        /// As given.
-        url: String,
-        /// What stands before `://`.
-        scheme: String,
-    },
-    /// Not a URL at all.
-    #[error("--store {url}: {why}; give a folder, file:///path or s3://bucket/prefix")]
+    /// Not a URL of a store that Flowtap speaks.
+    #[error("--store {}: {why}; give {WANT}", without_userinfo(url))]
     Url {
         /// As given.
         url: String,
         /// What is wrong with it.
-        why: String,
+        why: UrlError,
+    },
+    /// Not enough is known to reach it, or something wrong.
+    #[error("--store {url}: {}", told(why))]
+    Settings {
+        /// As given.
+        url: String,
+        /// What is missing or wrong.
+        why: ConnectError,
     },
     /// The folder does not exist.
     #[error("--store {url}: there is no folder {}; nothing was recorded there", folder.display())]
@@ -85,7 +81,7 @@ pub enum StoreError {
         why: String,
     },
     /// The store answered with an error, or not at all.
-    #[error("store {url} cannot be read: {source}")]
+    #[error("store {url} cannot be read: {}", told(source))]
     Unreadable {
         /// As given.
         url: String,
@@ -115,13 +111,12 @@ impl Store {
     /// Opens `url`: a path, `file:///path` or `s3://bucket/prefix`. A folder must exist; whether
     /// a bucket does is seen when it is listed.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        let objects: Arc<dyn ObjectStore> = match url.split_once("://") {
-            None if url.starts_with("file:") => folder(url, &folder_of(url)?)?,
-            None => folder(url, &PathBuf::from(url))?,
-            Some(("file", _)) => folder(url, &folder_of(url)?)?,
-            Some(("s3", _)) => bucket(url)?,
-            Some((scheme, _)) => {
-                return Err(StoreError::Scheme { url: url.to_owned(), scheme: scheme.to_owned() });
+        let place =
+            Place::parse(url).map_err(|why| StoreError::Url { url: url.to_owned(), why })?;
+        let objects = match place {
+            Place::Folder(path) => folder(url, &path)?,
+            Place::Bucket(bucket) => {
+                objects(&bucket).map_err(|why| StoreError::Settings { url: url.to_owned(), why })?
             }
         };
         Ok(Self::over(url, objects))
@@ -179,15 +174,7 @@ pub fn now() -> Micros {
     Micros(jiff::Timestamp::now().as_microsecond())
 }
 
-fn folder_of(url: &str) -> Result<PathBuf, StoreError> {
-    let wrong = |why: &str| StoreError::Url { url: url.to_owned(), why: why.to_owned() };
-    let parsed = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
-    parsed
-        .to_file_path()
-        .map_err(|()| wrong("a file URL names no host: three slashes, then the path"))
-}
-
-fn folder(url: &str, path: &std::path::Path) -> Result<Arc<dyn ObjectStore>, StoreError> {
+fn folder(url: &str, path: &Path) -> Result<Arc<dyn ObjectStore>, StoreError> {
     if url.is_empty() || !path.is_dir() {
         return Err(StoreError::NoFolder { url: url.to_owned(), folder: path.to_owned() });
     }
@@ -196,26 +183,12 @@ fn folder(url: &str, path: &std::path::Path) -> Result<Arc<dyn ObjectStore>, Sto
     Ok(Arc::new(files))
 }
 
-/// Credentials, region and endpoint come from the usual `AWS_*` variables.
-fn bucket(url: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    let wrong = |why: String| StoreError::Url { url: url.to_owned(), why };
-    let parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-    let name = parsed.host_str().filter(|host| !host.is_empty());
-    let name = name.ok_or_else(|| wrong("no bucket is named".to_owned()))?;
-    if parsed.password().is_some() || !parsed.username().is_empty() {
-        return Err(wrong("credentials come from AWS_* variables, not from the URL".to_owned()));
-    }
-    let prefix = Path::from_url_path(parsed.path()).map_err(|error| wrong(error.to_string()))?;
+fn objects(bucket: &Bucket) -> Result<Arc<dyn ObjectStore>, ConnectError> {
     // A query has a time limit: the default of three minutes of retries would hide the reason.
     let retry = RetryConfig {
         max_retries: 4,
         retry_timeout: Duration::from_secs(15),
         ..RetryConfig::default()
     };
-    let s3 = AmazonS3Builder::from_env()
-        .with_bucket_name(name)
-        .with_retry(retry)
-        .build()
-        .map_err(|source| StoreError::Unreadable { url: url.to_owned(), source })?;
-    Ok(Arc::new(PrefixStore::new(s3, prefix)))
+    Ok(Arc::new(PrefixStore::new(bucket.connect(retry)?, bucket.prefix.clone())))
 }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
+use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
+use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::datasource::{TableProvider, TableType};
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_optimizer::pruning::PruningPredicate;
 use datafusion::physical_plan::ExecutionPlan;
 use flowtap_record::{Micros, history_schema};
 
@@ -35,7 +38,36 @@ impl FilesTable {
         Self { schema, files: history.files.clone() }
     }
 
+    /// Which files may hold rows that pass: told by days, times and keys, before any footer is read.
+    fn wanted(&self, session: &dyn Session, filters: &[Expr]) -> Result<Vec<bool>> {
+        let Some(predicate) = conjunction(filters.iter().cloned()) else {
+            return Ok(vec![true; self.files.len()]);
+        };
+        let schema = self.schema.table_schema();
+        let columns = DFSchema::try_from(Arc::clone(schema))?;
+        let predicate = session.create_physical_expr(predicate, &columns)?;
+        let predicate = PruningPredicate::try_new(predicate, Arc::clone(schema))?;
+        let statistics = self.files.iter().map(|file| {
+            let day = Precision::Exact(ScalarValue::Date32(Some(file.day)));
+            let mut statistics = self.statistics(file);
+            statistics.column_statistics.push(ColumnStatistics {
+                min_value: day.clone(),
+                max_value: day,
+                null_count: Precision::Exact(0),
+                ..ColumnStatistics::new_unknown()
+            });
+            Arc::new(statistics)
+        });
+        predicate.prune(&PrunableStatistics::new(statistics.collect(), Arc::clone(schema)))
+    }
+
     fn file(&self, file: &HistoryFile) -> PartitionedFile {
+        PartitionedFile::new_from_meta(file.meta.clone())
+            .with_partition_values(vec![ScalarValue::Date32(Some(file.day))])
+            .with_statistics(Arc::new(self.statistics(file)))
+    }
+
+    fn statistics(&self, file: &HistoryFile) -> Statistics {
         let in_file = self.schema.file_schema();
         let mut columns = vec![ColumnStatistics::new_unknown(); in_file.fields().len()];
         let mut bounds = |name: &str, low: ScalarValue, high: ScalarValue| {
@@ -53,14 +85,11 @@ impl FilesTable {
         if let Some((low, high)) = &file.cluster {
             bounds("cluster_key", low.as_str().into(), high.as_str().into());
         }
-        let statistics = Statistics {
+        Statistics {
             num_rows: Precision::Exact(file.rows),
             total_byte_size: Precision::Absent,
             column_statistics: columns,
-        };
-        PartitionedFile::new_from_meta(file.meta.clone())
-            .with_partition_values(vec![ScalarValue::Date32(Some(file.day))])
-            .with_statistics(Arc::new(statistics))
+        }
     }
 }
 
@@ -87,11 +116,18 @@ impl TableProvider for FilesTable {
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let files = self.files.iter().map(|file| self.file(file)).collect();
-        let rows = self.files.iter().map(|file| file.rows).sum();
+        let wanted = self.wanted(session, filters)?;
+        let wanted: Vec<&HistoryFile> = self
+            .files
+            .iter()
+            .zip(wanted)
+            .filter_map(|(file, wanted)| wanted.then_some(file))
+            .collect();
+        let files = wanted.iter().map(|file| self.file(file)).collect();
+        let rows = wanted.iter().map(|file| file.rows).sum();
         scan(session, &self.schema, files, rows, projection, limit)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use flowtap_tests::process::Folder;
 use flowtap_tests::rabbitmq::{RabbitMq, Version, Vhost};
+use flowtap_tests::raw::{self, Args, Hello, MESSAGE_ID, Raw};
 use flowtap_tests::sidecar::{Options, Sidecar};
 use flowtap_tests::sql::Store;
 use lapin::{Channel, Connection, ConnectionProperties};
@@ -84,4 +85,32 @@ pub(crate) async fn channel(url: &str) -> (Connection, Channel) {
     let connection = connect(url).await;
     let channel = connection.create_channel().await.expect("a channel opens");
     (connection, channel)
+}
+
+/// A client in confirm mode with a queue `q`, its frames written by hand.
+pub(crate) fn confirming(sidecar: &Sidecar, vhost: &Vhost<'_>) -> Raw {
+    let mut client = Raw::connect(sidecar.port(), &Hello::new(vhost.name()));
+    client.open(1);
+    client.queue(1, "q");
+    client.confirms(1);
+    client
+}
+
+/// Publishes a message with the id `m-NUMBER` to `q`.
+pub(crate) fn publish(client: &mut Raw, number: usize, body: &[u8]) {
+    let id = Args::new().short(format!("m-{number}"));
+    client.send(&raw::message(1, b"", b"q", 0, (MESSAGE_ID, id.as_ref()), body));
+}
+
+/// Reads until the broker has gone through all that was published, and forgets what it said.
+pub(crate) fn caught_up(client: &mut Raw) {
+    client.fence(1);
+    client.transcript.clear();
+}
+
+/// A number of a sidecar's `/metrics`, summed over its labels.
+pub(crate) fn metric(sidecar: &Sidecar, name: &str) -> i64 {
+    let metrics = sidecar.metrics();
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as i64
 }
