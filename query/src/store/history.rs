@@ -90,8 +90,9 @@ impl Store {
     /// The log of a Delta table of this store.
     pub(crate) fn delta_log(&self, name: &str) -> Result<LogStoreRef, DeltaTableError> {
         // Paths in the store are those of the contract wherever it lies; the scheme only says that
-        // the log is kept by conditional puts, as in memory or in a folder.
-        let url = Url::parse(&format!("memory:///{name}/"))
+        // the log is kept by conditional puts, as in memory or in a folder. The host is none: names
+        // like this tell the kernel that listings are in no order, as those of a folder are.
+        let url = Url::parse(&format!("memory://unordered--x-s3/{name}/"))
             .map_err(|error| DeltaTableError::Generic(error.to_string()))?;
         logstore_with(Arc::clone(self.objects()), &url, StorageConfig::default())
     }
@@ -114,7 +115,7 @@ async fn read(store: &Store, table: &DeltaTable) -> Result<History, StoreError> 
     let log = table.log_store();
     let number = snapshot.transaction_version(log.as_ref(), INGEST).await.map_err(trouble)?;
     let number = number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default();
-    let files = snapshot.log_data().iter().map(|view| file(&view));
+    let files = snapshot.log_data().into_iter().map(|view| file(&view));
     let files = files.collect::<Result<_, _>>().map_err(|why| StoreError::Table {
         url: store.url().to_owned(),
         table: HISTORY.to_owned(),
@@ -134,10 +135,8 @@ fn file(view: &LogicalFileView) -> Result<HistoryFile, String> {
     let rows = view.num_records().ok_or_else(|| wrong("it does not say how many rows it has"))?;
     let modified = view.modification_datetime().map_err(|error| wrong(&error.to_string()))?;
     // Without statistics a file is read where it might be left out, no more.
-    let stats: Stats = view
-        .stats()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
+    let stats: Stats =
+        view.stats().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let time = |text: Option<String>| -> Option<Micros> {
         let at: jiff::Timestamp = text?.parse().ok()?;
         Some(Micros(at.as_microsecond()))
