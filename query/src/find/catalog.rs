@@ -1,19 +1,19 @@
-//! All objects' indexes together, kept up with the store: which flows there are, newest first, and
-//! which rows an id leads to.
+//! All indexes together, kept up with the store: which flows there are, newest first, and which rows
+//! an id leads to.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use flowtap_record::Micros;
-use futures::{StreamExt, stream};
 use tracing::{Instrument as _, info_span};
 
-use super::inner::{Inner, Known};
+use super::cache::Cache;
+use super::inner::Inner;
 use super::keeper::Keeper;
 use super::lately::Lately;
 use super::object::{MapKey, hash};
-use super::read::{Cache, Wanted};
 use super::unread::Missing;
 use crate::flow::{Coverage, Habits, Row, World};
 use crate::store::{Store, StoreError};
@@ -22,8 +22,6 @@ use crate::store::{Store, StoreError};
 const CACHE_BYTES: usize = 256 << 20;
 /// Bytes that the index may take: beyond, the oldest objects are not searched any more.
 const INDEX_BYTES: usize = 1 << 30;
-/// Objects that are read at the same time.
-const AT_ONCE: usize = 8;
 /// Messages an hour from which on an id is no flow's id.
 const TOO_MANY_AN_HOUR: i64 = 10_000;
 const HOUR_US: i64 = 3_600_000_000;
@@ -33,7 +31,7 @@ const SKEW_US: i64 = 5_000_000;
 /// When a flow started, and the hash of its id: the order of lists.
 pub type Order = (i64, u64);
 
-/// Rows by object: places of objects, each with numbers of rows.
+/// Rows by source: places of sources, each with numbers of rows.
 pub(super) type Places = BTreeMap<u32, Vec<u32>>;
 
 /// A flow, as far as it is known without reading its rows.
@@ -64,7 +62,7 @@ impl FlowEntry {
 /// Numbers about the catalog, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// Objects searched.
+    /// Inbox objects and files of the table that are searched.
     pub objects: usize,
     /// Rows in them.
     pub rows: usize,
@@ -76,7 +74,7 @@ pub struct Marks {
     pub refused: usize,
     /// Objects that could not be read yet.
     pub unread: usize,
-    /// Objects that were dropped from the index because it was full: the oldest.
+    /// Objects and files that are not in the index because it was full: the oldest.
     pub skipped: usize,
     /// Agents' statuses that cannot be read or believed.
     pub statuses_refused: usize,
@@ -127,6 +125,11 @@ pub struct Catalog {
     inner: RwLock<Inner>,
     keeper: tokio::sync::Mutex<Keeper>,
     health: Mutex<Health>,
+    places: AtomicU32,
+    /// What is shown is not in the store any more: the next look waits for what took its place.
+    pub(super) is_gone: AtomicBool,
+    /// When somebody asked for a look last, by both clocks.
+    asked: Mutex<(Instant, Micros)>,
     /// Rows of flows that were read for a list.
     pub(super) lately: Mutex<Lately>,
 }
@@ -141,6 +144,9 @@ impl Catalog {
             inner: RwLock::default(),
             keeper: tokio::sync::Mutex::default(),
             health: Mutex::new(Health { touched: Instant::now(), trouble: None }),
+            places: AtomicU32::new(0),
+            is_gone: AtomicBool::new(false),
+            asked: Mutex::new((Instant::now(), Micros(0))),
             lately: Mutex::default(),
         }
     }
@@ -159,6 +165,7 @@ impl Catalog {
     /// Brings the catalog up to `now`, unless that was done within `age`; zero: always. A store that cannot be
     /// listed leaves it as it was. May be dropped at any time: what was read is kept.
     pub async fn refresh(&self, age: Duration, now: Micros) -> Result<(), StoreError> {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), now);
         let mut keeper = self.keeper.lock().await;
         // Listing a large inbox takes its time: it is not done over and over.
         let enough = age.max(keeper.listing * 4);
@@ -184,6 +191,19 @@ impl Catalog {
         looked
     }
 
+    /// Looks at the store at once, because what is shown is not there any more.
+    pub(super) async fn look_again(&self) -> Result<(), StoreError> {
+        let (at, now) = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = i64::try_from(at.elapsed().as_micros()).unwrap_or_default();
+        self.is_gone.store(true, Relaxed);
+        self.refresh(Duration::ZERO, now.plus(since)).await
+    }
+
+    /// A place for one more source.
+    pub(super) fn next_place(&self) -> u32 {
+        self.places.fetch_add(1, Relaxed)
+    }
+
     /// How it stands with the store.
     pub fn store_health(&self) -> Health {
         self.health().clone()
@@ -206,7 +226,7 @@ impl Catalog {
     /// Numbers for metrics.
     pub fn marks(&self) -> Marks {
         let inner = self.read();
-        Marks { flows: inner.flows.len(), objects: inner.objects.len(), ..inner.marks }
+        Marks { flows: inner.flows.len(), objects: inner.sources.len(), ..inner.marks }
     }
 
     /// A flow by the hash of its id.
@@ -262,76 +282,6 @@ impl Catalog {
     /// Counts by minute for the map, from minute to minute.
     pub fn map(&self, from: i64, to: i64) -> BTreeMap<MapKey, (u64, i64)> {
         self.read().counts.sums(from, to)
-    }
-
-    /// Rows that carry what was hashed: objects by place, with numbers of rows.
-    pub(super) fn rows_of(&self, hashes: &[u64]) -> Places {
-        let inner = self.read();
-        let mut found = Places::new();
-        for &hash in hashes {
-            for (place, row) in inner.lookup.rows_of(hash) {
-                found.entry(place).or_default().push(row);
-            }
-        }
-        for rows in found.values_mut() {
-            rows.sort_unstable();
-            rows.dedup();
-        }
-        found
-    }
-
-    /// Objects by time, oldest first.
-    pub(super) fn by_time(&self, places: Places) -> Vec<(u32, Vec<u32>)> {
-        let inner = self.read();
-        let mut places: Vec<_> = places.into_iter().collect();
-        let first = |place: &u32| {
-            let known = inner.objects.get(place)?;
-            Some(known.object.at.map_or(known.object.uploaded_at, |(first, _)| first))
-        };
-        places.sort_by_key(|(place, _)| (first(place), *place));
-        places
-    }
-
-    /// The object that holds a row, and the row's likely neighbours there.
-    pub(super) fn place_of(&self, row: &crate::flow::RowId) -> Option<(u32, Vec<u32>)> {
-        let inner = self.read();
-        let (place, known) = inner.object_of(&row.agent, &row.boot, row.seq)?;
-        let object = &known.object;
-        // Without lost rows it lies where its number says; else a little before.
-        let at = (row.seq - object.name.first.0).clamp(0, i64::from(u32::MAX)) as u32;
-        let last = (object.rows as u32).saturating_sub(1);
-        let rows = (at.saturating_sub(1000).min(last)..=at.min(last)).collect();
-        Some((place, rows))
-    }
-
-    /// Reads rows. An object that cannot be read any more is an error: part of an answer is none.
-    pub(super) async fn rows(&self, places: Places, wanted: Wanted) -> Result<Vec<Row>, String> {
-        let objects: Vec<(Arc<Known>, Vec<u32>)> = {
-            let inner = self.read();
-            let known = |(place, rows)| Some((inner.objects.get(&place)?.clone(), rows));
-            places.into_iter().filter_map(known).collect()
-        };
-        if objects.is_empty() {
-            return Ok(Vec::new());
-        }
-        let span = info_span!("read", objects = objects.len());
-        let read = stream::iter(objects).map(|(known, mut rows)| async move {
-            rows.sort_unstable();
-            rows.dedup();
-            let opened = self.cache.open(&self.store, &known.object).await?;
-            let task =
-                tokio::task::spawn_blocking(move || opened.rows(&known.object, &rows, wanted));
-            task.await.map_err(|error| error.to_string())?
-        });
-        let mut read = read.buffer_unordered(AT_ONCE);
-        let all = async {
-            let mut all = Vec::new();
-            while let Some(rows) = read.next().await {
-                all.extend(rows?);
-            }
-            Ok(all)
-        };
-        all.instrument(span).await
     }
 
     pub(super) fn read(&self) -> std::sync::RwLockReadGuard<'_, Inner> {

@@ -8,6 +8,7 @@ use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondTy
 use flowtap_record::{Kind, Micros, Outcome, Tap};
 use serde_json::{Map, Value, json};
 
+use super::known::Source;
 use crate::flow::{KeyValue, Row, RowId};
 
 /// The columns of one batch.
@@ -75,7 +76,19 @@ impl<'a> Cells<'a> {
         range.map(|item| (names.value(item), values.value(item))).collect()
     }
 
-    /// The whole row. Agent and boot come from the object's name, not from what it holds.
+    /// A row of a source, if it is to be seen. Agent and boot of an inbox object come from its name,
+    /// not from what it holds; those of a file of the table were checked when it was made.
+    pub(super) fn row_of(&self, source: &Source, row: usize) -> Option<Row> {
+        match source {
+            Source::Inbox(object) => {
+                let made = self.row(&object.name.agent, &object.name.boot, row)?;
+                (object.visible.0..=object.visible.1).contains(&made.id.seq).then_some(made)
+            }
+            Source::File(_) => self.row(self.text("agent", row)?, self.text("boot", row)?, row),
+        }
+    }
+
+    /// The whole row.
     pub(super) fn row(&self, agent: &str, boot: &str, row: usize) -> Option<Row> {
         let kind = self.kind(row)?;
         let details = self.text("details", row).and_then(|text| serde_json::from_str(text).ok());
@@ -137,8 +150,9 @@ impl<'a> Cells<'a> {
 
     /// Every column that is not null, as JSON, but for those that have a place of their own.
     pub(super) fn rest(&self, row: usize) -> Map<String, Value> {
-        const OWN: [&str; 8] =
-            ["agent", "boot", "seq", "at", "kind", "service", "outcome", "reason"];
+        // The last is of the table, not of the row.
+        const OWN: [&str; 9] =
+            ["agent", "boot", "seq", "at", "kind", "service", "outcome", "reason", "cluster_key"];
         let mut rest = Map::new();
         for (&name, column) in &self.by_name {
             if OWN.contains(&name) || column.is_null(row) {

@@ -6,9 +6,10 @@ use std::fmt;
 
 use flowtap_record::Kind;
 
-use super::catalog::{Catalog, Places};
+use super::catalog::Catalog;
 use super::object::hash;
 use super::read::Wanted;
+use super::reading::Keep;
 use crate::flow::{Row, RowId};
 
 /// More rows than these are not shown of one flow.
@@ -68,23 +69,15 @@ pub struct Hits {
     pub truncated: bool,
 }
 
-/// Which rows are kept where there are too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Keep {
-    Oldest,
-    Newest,
-}
-
 impl Catalog {
     /// All rows of a flow; none if there is no such flow.
     pub async fn gather(&self, flow: &FlowId, wanted: Wanted) -> Result<Gathered, String> {
         let (rows, truncated) = match flow {
             FlowId::Transaction(id) => {
-                let (places, truncated) =
-                    self.cut(self.rows_of(&[hash::transaction(id)]), Keep::Oldest);
-                let rows = self.rows(places, wanted).await?.into_iter();
-                let ours = rows.filter(|row| row.transaction_id.as_ref() == Some(id));
-                (ours.collect(), truncated)
+                let hashes = [hash::transaction(id)];
+                let (mut rows, truncated) = self.carriers(&hashes, Keep::Oldest, wanted).await?;
+                rows.retain(|row| row.transaction_id.as_ref() == Some(id));
+                (rows, truncated)
             }
             FlowId::Root(root) => self.root(root, wanted).await?,
         };
@@ -92,9 +85,7 @@ impl Catalog {
     }
 
     async fn root(&self, root: &RowId, wanted: Wanted) -> Result<(Vec<Row>, bool), String> {
-        // The rows of a boot lie in its objects in order.
-        let Some(place) = self.place_of(root) else { return Ok((Vec::new(), false)) };
-        let rows = self.rows([(place.0, place.1)].into(), Wanted::Rules).await?;
+        let (rows, ()) = self.rows(Wanted::Rules, |catalog| (catalog.place_of(root), ())).await?;
         let row = rows.into_iter().find(|row| row.id == *root);
         let event = row.filter(|row| row.transaction_id.is_none()).and_then(|row| row.event_id);
         let Some(event) = event else { return Ok((Vec::new(), false)) };
@@ -137,9 +128,8 @@ impl Catalog {
             }
             let mut hashes: Vec<u64> = new.iter().map(|id| hash::cause(id)).collect();
             hashes.extend(new.iter().filter(|id| causes.contains(*id)).map(|id| hash::event(id)));
-            let (places, cut) = self.cut(self.rows_of(&hashes), Keep::Oldest);
+            let (near, cut) = self.carriers(&hashes, Keep::Oldest, Wanted::Rules).await?;
             truncated |= cut;
-            let near = self.rows(places, Wanted::Rules).await?;
             let mut tied: BTreeSet<String> = BTreeSet::new();
             for row in near {
                 let up = row.event_id.as_ref().is_some_and(|event| causes.contains(event));
@@ -179,8 +169,8 @@ impl Catalog {
             return Ok(false);
         }
         let hashes: Vec<u64> = hashes.into_iter().collect();
-        let (places, truncated) = self.cut(self.rows_of(&hashes), Keep::Oldest);
-        for row in self.rows(places, wanted).await? {
+        let (rows, truncated) = self.carriers(&hashes, Keep::Oldest, wanted).await?;
+        for row in rows {
             let concludes = row.concludes.as_ref().is_some_and(|row| all.contains_key(row));
             if concludes || row.kind == Kind::Transaction {
                 all.entry(row.id.clone()).or_insert(row);
@@ -199,8 +189,7 @@ impl Catalog {
             return Ok((Vec::new(), false));
         }
         let hashes: Vec<u64> = events.iter().map(|event| hash::event(event)).collect();
-        let (places, truncated) = self.cut(self.rows_of(&hashes), Keep::Oldest);
-        let rows = self.rows(places, wanted).await?;
+        let (rows, truncated) = self.carriers(&hashes, Keep::Oldest, wanted).await?;
         let ours = |row: &Row| {
             row.transaction_id.is_none()
                 && row.event_id.as_ref().is_some_and(|event| events.contains(event))
@@ -211,8 +200,7 @@ impl Catalog {
     /// Rows that carry `id` as transaction id, event id, trace id or value of a business key.
     pub async fn hits(&self, id: &str) -> Result<Hits, String> {
         let hashes = [hash::transaction(id), hash::event(id), hash::trace(id), hash::key(id)];
-        let (places, truncated) = self.cut(self.rows_of(&hashes), Keep::Newest);
-        let rows = self.rows(places, Wanted::Rules).await?;
+        let (rows, truncated) = self.carriers(&hashes, Keep::Newest, Wanted::Rules).await?;
         let says = |row: &Row| {
             let ids = [&row.transaction_id, &row.event_id, &row.trace_id];
             ids.into_iter().any(|known| known.as_deref() == Some(id))
@@ -232,37 +220,11 @@ impl Catalog {
             };
         }
         let hashes: Vec<u64> = hashes.into_iter().collect();
-        let (places, mut truncated) = self.cut(self.rows_of(&hashes), Keep::Newest);
-        let found = self.rows(places, Wanted::All).await?;
+        let (found, mut truncated) = self.carriers(&hashes, Keep::Newest, Wanted::All).await?;
         let mut all: HashMap<RowId, Row> =
             found.into_iter().map(|row| (row.id.clone(), row)).collect();
         truncated |= self.conclusions(&mut all, Wanted::All).await?;
         Ok(Gathered::of(all, truncated))
-    }
-
-    /// Keeps a runaway id from reading the whole store. True: some are left out.
-    fn cut(&self, places: Places, keep: Keep) -> (Places, bool) {
-        if places.values().map(Vec::len).sum::<usize>() <= MAX_RECORDS {
-            return (places, false);
-        }
-        let mut places = self.by_time(places);
-        if keep == Keep::Newest {
-            places.reverse();
-        }
-        let mut left = MAX_RECORDS;
-        let mut kept = Places::new();
-        for (place, mut rows) in places {
-            let surplus = rows.len().saturating_sub(left);
-            match keep {
-                Keep::Oldest => rows.truncate(left),
-                Keep::Newest => drop(rows.drain(..surplus)),
-            }
-            left -= rows.len();
-            if !rows.is_empty() {
-                kept.insert(place, rows);
-            }
-        }
-        (kept, true)
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the catalog holds of all objects together: which flows there are, newest first, and which
-//! rows an id leads to. Objects come in any order and go, the oldest first, where there is no more
+//! What the catalog holds of all sources together: which flows there are, newest first, and which
+//! rows an id leads to. Sources come in any order and go, the oldest first, where there is no more
 //! room. Plain data: who may look at it at the same time is the catalog's affair.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -7,50 +7,51 @@ use std::sync::Arc;
 
 use flowtap_record::path::InboxName;
 use flowtap_record::{Micros, Seq};
+use object_store::path::Path;
 
 use super::catalog::{FlowEntry, Marks, Order, Snapshot};
 use super::counts::Counts;
+use super::known::{Known, Prepared, Source};
 use super::lookup::Lookup;
 use super::loose::Chains;
-use super::object::{Bare, Beyond, Index, Part, Transaction};
-use crate::store::InboxObject;
+use super::object::{Bare, Beyond, LooseRefused, Part, Transaction};
 
-/// Rows without ids, and broker transactions, that wait for the object that they are about.
+/// Rows without ids, and broker transactions, that wait for the source that they are about.
 const WAITING: usize = 50_000;
 
 /// Refused messages without a transaction id that may still turn out to be part of a flow.
 const REFUSALS: usize = 1000;
 
-/// An object and its index.
-pub(super) struct Known {
-    pub(super) object: InboxObject,
-    pub(super) index: Index,
-}
-
-impl Known {
-    /// Its last row's time, as far as is known.
-    fn last_at(&self) -> i64 {
-        self.object.at.map_or(self.object.uploaded_at.0, |(_, last)| last.0)
-    }
+/// Rows of a boot in a file of the table.
+struct Span {
+    first: i64,
+    last: i64,
+    place: u32,
 }
 
 #[derive(Default)]
 pub(super) struct Inner {
-    pub(super) objects: HashMap<u32, Arc<Known>>,
+    pub(super) sources: HashMap<u32, Arc<Known>>,
     by_name: BTreeMap<InboxName, u32>,
+    by_path: HashMap<Path, u32>,
+    /// Rows in files, by agent and boot.
+    spans: HashMap<Arc<str>, HashMap<Arc<str>, Vec<Span>>>,
     by_age: BTreeSet<(i64, u32)>,
-    next_place: u32,
     pub(super) lookup: Lookup,
     pub(super) flows: HashMap<u64, FlowEntry>,
     pub(super) by_start: BTreeSet<Order>,
     /// Messages without a transaction id.
     pub(super) chains: Chains,
     pub(super) counts: Counts,
-    bare: VecDeque<(String, Bare)>,
+    bare: VecDeque<Bare>,
     transactions: HashMap<u64, Taking>,
     loose_refused: VecDeque<Refusal>,
-    /// Objects whose last row is not after this are not searched: there was no room.
+    /// Rows up to then may be missing: there was no room for them, or they are gone from the store.
     pub(super) floor: Option<Micros>,
+    /// Rows up to then may be missing because there was no room.
+    pub(super) full: Option<Micros>,
+    /// How often sources took the place of others.
+    pub(super) moves: u64,
     pub(super) snapshot: Snapshot,
     pub(super) marks: Marks,
 }
@@ -63,64 +64,96 @@ struct Refusal {
     neighbours: usize,
 }
 
-/// A broker transaction that is in several objects.
+/// A broker transaction that is in several sources.
 #[derive(Default)]
 struct Taking {
     flows: Vec<u64>,
     aborted: bool,
 }
 
+/// Why a source is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Its rows are in other sources now.
+    Moved,
+    /// It is gone from the store.
+    Gone,
+    /// There is no room for it.
+    Full,
+}
+
 impl Inner {
-    /// Adds an object. What it says beyond single flows is the keeper's.
-    pub(super) fn add(&mut self, known: Known, beyond: &mut Beyond, room: usize) {
-        let place = self.next_place;
-        self.next_place += 1;
-        self.marks.rows += known.object.rows;
-        self.marks.index_bytes += known.index.bytes();
-        let pairs = std::mem::take(&mut beyond.pairs);
-        self.lookup.add(place, &pairs);
+    /// Adds a source.
+    pub(super) fn add(&mut self, prepared: Prepared) {
+        let Prepared { place, known, run, .. } = prepared;
+        self.marks.rows += known.source.rows();
+        self.marks.index_bytes += known.index.bytes;
+        self.lookup.add(run);
         for part in &known.index.parts {
             self.add_part(part);
         }
         for loose in &known.index.loose {
             self.chains.add(place, loose);
         }
-        for (key, count) in std::mem::take(&mut beyond.map) {
+        self.by_age.insert((known.last_at(), place));
+        match &known.source {
+            Source::Inbox(object) => drop(self.by_name.insert(object.name.clone(), place)),
+            Source::File(file) => {
+                self.by_path.insert(file.meta.location.clone(), place);
+                for boot in known.index.boots.iter().flatten() {
+                    let (first, last) = boot.span();
+                    let boots = self.spans.entry(boot.agent.clone()).or_default();
+                    let spans = boots.entry(boot.boot.clone()).or_default();
+                    spans.push(Span { first, last, place });
+                }
+            }
+        }
+        self.sources.insert(place, Arc::new(known));
+    }
+
+    /// Takes what sources say beyond single flows; the rest of it is the keeper's.
+    pub(super) fn absorb(&mut self, beyond: Beyond) {
+        for (key, count) in beyond.map {
             self.counts.add(key.0, key.1, count);
         }
-        let agent = known.object.name.agent.clone();
-        self.by_name.insert(known.object.name.clone(), place);
-        self.by_age.insert((known.last_at(), place));
-        self.objects.insert(place, Arc::new(known));
-        self.bare
-            .extend(std::mem::take(&mut beyond.bare).into_iter().map(|it| (agent.clone(), it)));
-        for transaction in std::mem::take(&mut beyond.transactions) {
-            self.transaction(transaction);
-        }
-        let refused = std::mem::take(&mut beyond.loose_refused).into_iter();
-        self.loose_refused.extend(refused.map(|(event, as_cause)| Refusal {
-            event,
-            as_cause,
-            neighbours: 0,
+        self.bare.extend(beyond.bare);
+        self.take_transactions(&beyond.transactions);
+        self.loose_refused.extend(beyond.loose_refused.into_iter().map(|refused| {
+            let LooseRefused { event, as_cause, .. } = refused;
+            Refusal { event, as_cause, neighbours: 0 }
         }));
+    }
+
+    /// Drops the oldest sources until the rest fits.
+    pub(super) fn make_room(&mut self, room: usize) {
         while self.marks.index_bytes > room
-            && self.objects.len() > 1
+            && self.sources.len() > 1
             && let Some((_, oldest)) = self.by_age.first().copied()
         {
-            self.remove(oldest);
-            self.marks.skipped += 1;
+            self.remove(oldest, Why::Full);
         }
     }
 
-    /// Forgets an object: there is no room for it, or it is gone from the store.
-    fn remove(&mut self, place: u32) {
-        let Some(known) = self.objects.remove(&place) else { return };
+    /// A source that there is no room for, with rows up to `last`.
+    pub(super) fn leave_out(&mut self, last: Micros) {
+        self.marks.skipped += 1;
+        self.floor = self.floor.max(Some(last));
+        self.full = self.full.max(Some(last));
+    }
+
+    /// Forgets a source. What takes its place is there already, so that no flow is ever without rows.
+    pub(super) fn remove(&mut self, place: u32, why: Why) {
+        let Some(known) = self.sources.remove(&place) else { return };
         let last_at = known.last_at();
         self.by_age.remove(&(last_at, place));
-        self.by_name.remove(&known.object.name);
-        self.floor = self.floor.max(Some(Micros(last_at)));
-        self.marks.rows -= known.object.rows;
-        self.marks.index_bytes -= known.index.bytes();
+        match why {
+            Why::Moved => {}
+            Why::Gone => self.floor = self.floor.max(Some(Micros(last_at))),
+            Why::Full => self.leave_out(Micros(last_at)),
+        }
+        self.forget_names(place, &known);
+        self.marks.rows -= known.source.rows();
+        self.marks.index_bytes -= known.index.bytes;
         self.lookup.remove(place);
         self.chains.remove(place, &known.index.loose);
         for part in &known.index.parts {
@@ -134,14 +167,45 @@ impl Inner {
         }
     }
 
-    /// Forgets what is not in the store any more.
-    pub(super) fn retain(&mut self, is_there: impl Fn(&InboxName) -> bool) -> usize {
-        let gone: Vec<u32> =
-            self.by_name.iter().filter(|(name, _)| !is_there(name)).map(|(_, it)| *it).collect();
-        for place in &gone {
-            self.remove(*place);
+    fn forget_names(&mut self, place: u32, known: &Known) {
+        match &known.source {
+            Source::Inbox(object) => {
+                // The same object may be here anew, with less of it to be seen.
+                if self.by_name.get(&object.name) == Some(&place) {
+                    self.by_name.remove(&object.name);
+                }
+            }
+            Source::File(file) => {
+                self.by_path.remove(&file.meta.location);
+                for boot in known.index.boots.iter().flatten() {
+                    let Some(boots) = self.spans.get_mut(&boot.agent) else { continue };
+                    if let Some(spans) = boots.get_mut(&boot.boot) {
+                        spans.retain(|span| span.place != place);
+                        if spans.is_empty() {
+                            boots.remove(&boot.boot);
+                        }
+                    }
+                    if boots.is_empty() {
+                        self.spans.remove(&boot.agent);
+                    }
+                }
+            }
         }
-        gone.len()
+    }
+
+    /// Inbox objects, each with its place.
+    pub(super) fn objects(&self) -> impl Iterator<Item = (&InboxName, u32)> {
+        self.by_name.iter().map(|(name, place)| (name, *place))
+    }
+
+    /// The place of an inbox object.
+    pub(super) fn object(&self, name: &InboxName) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Files of the table, each with its place.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&Path, u32)> {
+        self.by_path.iter().map(|(path, place)| (path, *place))
     }
 
     fn add_part(&mut self, part: &Part) {
@@ -162,33 +226,56 @@ impl Inner {
         flow.bare |= part.bare;
     }
 
-    fn transaction(&mut self, transaction: Transaction) {
-        match transaction {
-            Transaction::Open { name, flow } => {
-                if self.transactions.len() >= WAITING {
-                    // Not known any more: it may have been aborted.
-                    self.refuse([flow]);
-                    return;
-                }
-                let taking = self.transactions.entry(name).or_default();
-                if !taking.flows.contains(&flow) {
-                    taking.flows.push(flow);
-                }
-                if taking.aborted {
-                    self.refuse([flow]);
+    /// Those whose end is told by the same sources are settled by it, in whatever order they come;
+    /// the others wait, but for those that were met before.
+    fn take_transactions(&mut self, all: &[Transaction]) {
+        let mut over: HashMap<u64, bool> = HashMap::new();
+        for transaction in all {
+            if let Transaction::Ended { name, aborted, .. } = *transaction {
+                over.insert(name, aborted);
+            }
+        }
+        for transaction in all {
+            if let Transaction::Open { name, flow, again } = *transaction {
+                match over.get(&name) {
+                    Some(true) => self.refuse([flow]),
+                    Some(false) => {}
+                    None if again => {}
+                    None => self.transaction_open(name, flow),
                 }
             }
-            Transaction::Ended { name, aborted } => {
-                let taking = self.transactions.remove(&name);
-                if !aborted {
-                    return;
-                }
-                self.refuse(taking.map(|taking| taking.flows).unwrap_or_default());
-                // Parts of it may come from an object that is read late.
-                if self.transactions.len() < WAITING {
-                    self.transactions.insert(name, Taking { flows: Vec::new(), aborted });
-                }
+        }
+        for transaction in all {
+            if let Transaction::Ended { name, aborted, again: false } = *transaction {
+                self.transaction_ended(name, aborted);
             }
+        }
+    }
+
+    fn transaction_open(&mut self, name: u64, flow: u64) {
+        if self.transactions.len() >= WAITING {
+            // Not known any more: it may have been aborted.
+            self.refuse([flow]);
+            return;
+        }
+        let taking = self.transactions.entry(name).or_default();
+        if !taking.flows.contains(&flow) {
+            taking.flows.push(flow);
+        }
+        if taking.aborted {
+            self.refuse([flow]);
+        }
+    }
+
+    fn transaction_ended(&mut self, name: u64, aborted: bool) {
+        let taking = self.transactions.remove(&name);
+        if !aborted {
+            return;
+        }
+        self.refuse(taking.map(|taking| taking.flows).unwrap_or_default());
+        // Parts of it may come from a source that is read late.
+        if self.transactions.len() < WAITING {
+            self.transactions.insert(name, Taking { flows: Vec::new(), aborted });
         }
     }
 
@@ -207,39 +294,17 @@ impl Inner {
 
     /// Finds the flows of rows that were concluded, or refused, without their id being said.
     pub(super) fn settle(&mut self) {
-        let mut by_place: HashMap<u32, HashMap<u32, bool>> = HashMap::new();
-        let mut gaps: HashMap<u32, bool> = HashMap::new();
-        let waiting = std::mem::take(&mut self.bare);
-        for (agent, bare) in waiting {
-            let Some((place, known)) = self.object_of(&agent, &bare.boot, bare.seq) else {
-                if self.bare.len() < WAITING {
-                    self.bare.push_back((agent, bare));
-                }
-                continue;
-            };
-            match number_of(&known.object, bare.seq) {
-                Some(number) => {
-                    *by_place.entry(place).or_default().entry(number).or_default() |= bare.refused;
-                }
-                // Rows are missing in it: any of its flows may be meant.
-                None => *gaps.entry(place).or_default() |= bare.refused,
-            }
-        }
         let mut found: HashMap<u64, bool> = HashMap::new();
-        for (place, numbers) in by_place {
-            let Some(known) = self.objects.get(&place) else { continue };
-            for part in &known.index.parts {
-                for (at, row) in self.lookup.rows_of(part.transaction) {
-                    if let Some(refused) = numbers.get(&row).filter(|_| at == place) {
-                        *found.entry(part.transaction).or_default() |= refused;
+        for bare in std::mem::take(&mut self.bare) {
+            match self.row_of(&bare.agent, &bare.boot, bare.seq) {
+                // Else it is a message of no flow.
+                Some((_, known, row)) => {
+                    if let Some(flow) = known.flow_of(row) {
+                        *found.entry(flow).or_default() |= bare.refused;
                     }
                 }
-            }
-        }
-        for (place, refused) in gaps {
-            let parts = self.objects.get(&place).map(|known| known.index.parts.iter());
-            for part in parts.into_iter().flatten() {
-                *found.entry(part.transaction).or_default() |= refused;
+                None if bare.again || self.bare.len() >= WAITING => {}
+                None => self.bare.push_back(bare),
             }
         }
         for (flow, refused) in found {
@@ -255,39 +320,43 @@ impl Inner {
     /// Messages without a transaction id that were refused: the flows on both sides of their chain.
     fn settle_loose(&mut self) {
         let newest = self.loose_refused.len().saturating_sub(REFUSALS);
-        let mut places: HashMap<u32, Vec<u32>> = HashMap::new();
+        let mut found = Vec::new();
         for refusal in &mut self.loose_refused {
             let above = self.chains.cause_of_chain(refusal.event);
             let hashes = above.into_iter().chain([refusal.as_cause]);
             let rows: Vec<_> = hashes.flat_map(|hash| self.lookup.rows_of(hash)).collect();
             if rows.len() != refusal.neighbours {
                 refusal.neighbours = rows.len();
-                for (place, row) in rows {
-                    places.entry(place).or_default().push(row);
-                }
+                found.extend(rows.into_iter().filter_map(|(place, row)| {
+                    self.sources.get(&place).and_then(|known| known.flow_of(row))
+                }));
             }
         }
         self.loose_refused.drain(..newest);
-        let mut found = Vec::new();
-        for (place, rows) in places {
-            let Some(known) = self.objects.get(&place) else { continue };
-            for part in &known.index.parts {
-                let mut of_flow = self.lookup.rows_of(part.transaction);
-                if of_flow.any(|(at, row)| at == place && rows.contains(&row)) {
-                    found.push(part.transaction);
-                }
-            }
-        }
         self.refuse(found);
     }
 
-    /// The object that holds a row.
-    pub(super) fn object_of(
+    /// Where the row of a boot lies.
+    pub(super) fn row_of(
         &self,
         agent: &str,
         boot: &str,
         seq: i64,
-    ) -> Option<(u32, &Arc<Known>)> {
+    ) -> Option<(u32, &Arc<Known>, u32)> {
+        let at = |place: u32| {
+            let known = self.sources.get(&place)?;
+            Some((place, known, known.row_of(agent, boot, seq)?))
+        };
+        let object = self.object_of(agent, boot, seq).and_then(|(place, _)| at(place));
+        object.or_else(|| {
+            let spans = self.spans.get(agent)?.get(boot)?.iter();
+            let mut spans = spans.filter(|span| (span.first..=span.last).contains(&seq));
+            spans.find_map(|span| at(span.place))
+        })
+    }
+
+    /// The inbox object whose name says that it holds a row.
+    fn object_of(&self, agent: &str, boot: &str, seq: i64) -> Option<(u32, &Arc<Known>)> {
         let name = |first, last| InboxName {
             table: flowtap_record::path::HISTORY.to_owned(),
             agent: agent.to_owned(),
@@ -296,8 +365,19 @@ impl Inner {
             last: Seq(last),
         };
         let (found, place) = self.by_name.range(name(0, 0)..=name(seq, i64::MAX)).next_back()?;
-        let known = self.objects.get(place)?;
+        let known = self.sources.get(place)?;
         (found.last.0 >= seq).then_some((*place, known))
+    }
+
+    /// All that an agent saw up to then lies before a row of it.
+    pub(super) fn seen_before(&self, agent: &str, boot: &str, seq: i64) -> Micros {
+        match self.object_of(agent, boot, seq - 1).map(|(_, known)| &known.source) {
+            Some(Source::Inbox(object)) => object.watermark,
+            _ => {
+                let before = self.row_of(agent, boot, seq - 1);
+                before.map_or(Micros(0), |(_, known, row)| Micros(known.time_of(row)))
+            }
+        }
     }
 
     /// Chains of messages without a transaction id that began before `before`, newest first. One
@@ -308,11 +388,4 @@ impl Inner {
             .filter(|(_, cause)| *cause == 0 || !self.lookup.has(*cause))
             .map(|(order, _)| order)
     }
-}
-
-/// Which row of an object has this number, where none is missing.
-fn number_of(object: &InboxObject, seq: i64) -> Option<u32> {
-    let name = &object.name;
-    let whole = object.rows as i64 == name.last.0 - name.first.0 + 1;
-    whole.then(|| u32::try_from(seq - name.first.0).ok()).flatten()
 }

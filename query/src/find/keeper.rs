@@ -2,8 +2,8 @@
 //! about single flows, and puts together what answers are judged by.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use flowtap_record::Micros;
@@ -12,43 +12,92 @@ use futures::{StreamExt, stream};
 use object_store::ObjectMeta;
 use tracing::{Instrument as _, info, info_span};
 
+use super::building::Building;
 use super::catalog::{Catalog, Snapshot};
-use super::inner::Known;
-use super::object::{Beyond, Index};
+use super::inner::Why;
+use super::known::{Known, Prepared, Source};
+use super::learnt::{Learnt, Ranges};
+use super::lookup::Run;
+use super::object::Beyond;
 use super::pending::Pending;
 use super::read::Opened;
+use super::shown::{Holes, gaps_of_file, missing_file};
 use super::status::Statuses;
+use super::table::{Table, decode};
 use super::twin::{Lesson, Twin};
 use super::unread::{Shelf, Trouble, began};
 use crate::flow::{Coverage, Gap, Habits};
-use crate::store::StoreError;
+use crate::store::{History, InboxObject, Progress, StoreError};
 
 /// Objects whose bytes are in memory at the same time while indexes are made.
 const AT_ONCE: usize = 8;
 /// After so many objects in a row that the store did not give, it is left alone for a while.
 const MANY_FAILED: usize = 3 * AT_ONCE;
 
+/// The table before its first commit.
+pub(super) static NO_TABLE: LazyLock<Arc<History>> = LazyLock::new(|| {
+    Arc::new(History { version: 0, progress: Progress::default(), files: Vec::new() })
+});
+
 /// What only the one who keeps the catalog up needs.
-#[derive(Default)]
 pub(super) struct Keeper {
     /// In the index, or dropped from it because there was no room.
-    taken: HashSet<InboxName>,
-    shelf: Shelf,
-    statuses: Statuses,
+    pub(super) taken: HashSet<InboxName>,
+    pub(super) shelf: Shelf,
+    pub(super) statuses: Statuses,
     over: HashMap<String, Micros>,
-    /// The newest watermark by boot, among its objects.
-    watermarks: HashMap<String, Micros>,
+    /// The newest watermark by boot, among its objects and in the table.
+    pub(super) watermarks: HashMap<String, Micros>,
     gaps: Vec<Gap>,
     world: Twin,
     habits: Habits,
     pending: Pending,
+    /// The version of the table whose files are in the index. Inbox objects are seen as far as they
+    /// go beyond it.
+    pub(super) shown: Arc<History>,
+    pub(super) table: Table,
+    pub(super) learnt: Arc<Learnt>,
+    pub(super) holes: Holes,
     pub(super) refreshed: Option<Instant>,
     pub(super) listing: Duration,
 }
 
+impl Default for Keeper {
+    fn default() -> Self {
+        Self {
+            taken: HashSet::new(),
+            shelf: Shelf::default(),
+            statuses: Statuses::default(),
+            over: HashMap::new(),
+            watermarks: HashMap::new(),
+            gaps: Vec::new(),
+            world: Twin::default(),
+            habits: Habits::default(),
+            pending: Pending::default(),
+            shown: NO_TABLE.clone(),
+            table: Table::default(),
+            learnt: Arc::default(),
+            holes: Holes::default(),
+            refreshed: None,
+            listing: Duration::ZERO,
+        }
+    }
+}
+
+/// An inbox object that is to be read.
+struct Arrival {
+    name: InboxName,
+    meta: ObjectMeta,
+    /// The first row that is to be seen.
+    from: i64,
+    /// Rows up to here are learnt from the table.
+    above: i64,
+    learnt: Ranges,
+}
+
 impl Keeper {
-    /// Brings `catalog` up to `now`. Each object is taken whole or not at all, so this may be
-    /// dropped at any time.
+    /// Brings `catalog` up to `now`. Each object is taken whole or not at all, and what moved into
+    /// the table, or within it, all at once, so this may be dropped at any time.
     pub(super) async fn look(&mut self, catalog: &Catalog, now: Micros) -> Result<(), StoreError> {
         let started = Instant::now();
         // Statuses first: what one of them says is uploaded is then in the list.
@@ -56,23 +105,18 @@ impl Keeper {
             self.statuses.refresh(catalog.store(), now).instrument(info_span!("statuses"));
         statuses.await?;
         let listed = catalog.store().list_inbox(HISTORY).instrument(info_span!("list")).await?;
+        // The table last: what is gone from the inbox is then in it.
+        let table = catalog.store().history().instrument(info_span!("table")).await?;
+        let table = table.unwrap_or_else(|| NO_TABLE.clone());
         self.listing = started.elapsed();
         catalog.touch();
         let names: HashSet<&InboxName> = listed.iter().map(|(name, _)| name).collect();
-        self.taken.retain(|name| names.contains(name));
-        self.shelf.retain(|name| names.contains(name));
-        let gone = catalog.write().retain(|name| names.contains(name));
-        if gone > 0 {
-            info!(objects = gone, "objects are gone from the store");
-        }
-        let clock = Instant::now();
-        let mut new: Vec<_> = listed
-            .into_iter()
-            .filter(|(name, _)| !self.taken.contains(name) && !self.shelf.rests(name, clock))
-            .collect();
+        self.forget_gone(catalog, &names, &table);
+        self.follow(catalog, &names, &table).await;
+        let mut new = self.arrivals(listed, &table);
         if !new.is_empty() {
             // By boot and number, and boots by their start: causes come before what they caused.
-            new.sort_by(|(a, _), (b, _)| {
+            new.sort_by(|Arrival { name: a, .. }, Arrival { name: b, .. }| {
                 (&a.boot, a.first.0, &a.agent).cmp(&(&b.boot, b.first.0, &b.agent))
             });
             let span = info_span!("index", objects = new.len());
@@ -82,36 +126,75 @@ impl Keeper {
         Ok(())
     }
 
+    /// Forgets objects that are neither in the inbox nor in the table. What is in the table stays
+    /// until that is shown.
+    fn forget_gone(&mut self, catalog: &Catalog, names: &HashSet<&InboxName>, table: &History) {
+        let is_there = |name: &InboxName| names.contains(name) || table.progress.covers(name);
+        self.taken.retain(is_there);
+        self.shelf.retain(is_there);
+        let gone: Vec<u32> = {
+            let inner = catalog.read();
+            let gone = inner.objects().filter(|(name, _)| !is_there(name));
+            gone.map(|(_, place)| place).collect()
+        };
+        if gone.is_empty() {
+            return;
+        }
+        info!(objects = gone.len(), "objects are gone from the store");
+        let mut inner = catalog.write();
+        for place in gone {
+            inner.remove(place, Why::Gone);
+        }
+    }
+
+    /// Objects that are to be read now, as far as they go beyond what is shown of the table. What
+    /// is in a version of the table that is not shown yet will be learnt from there.
+    fn arrivals(&self, listed: Vec<(InboxName, ObjectMeta)>, table: &History) -> Vec<Arrival> {
+        let clock = Instant::now();
+        let shown = &self.shown.progress;
+        let wanted = |(name, _): &(InboxName, ObjectMeta)| {
+            !shown.covers(name) && !self.taken.contains(name) && !self.shelf.rests(name, clock)
+        };
+        let new = listed.into_iter().filter(wanted).map(|(name, meta)| Arrival {
+            from: shown.visible_from(&name).0,
+            above: table.progress.last_of(&name.agent, &name.boot),
+            learnt: self.learnt.of(&name.agent, &name.boot).cloned().unwrap_or_default(),
+            name,
+            meta,
+        });
+        new.collect()
+    }
+
     /// Reads and learns objects, in order.
-    async fn take(&mut self, catalog: &Catalog, new: Vec<(InboxName, ObjectMeta)>) {
+    async fn take(&mut self, catalog: &Catalog, new: Vec<Arrival>) {
         let started = Instant::now();
         let (count, mut failed) = (new.len(), 0);
         let left_alone = AtomicBool::new(false);
         let left_alone = &left_alone;
         let mut made = stream::iter(new)
-            .map(|(name, meta)| async move {
-                let put_at = Micros(meta.last_modified.timestamp_micros());
+            .map(|new| async move {
+                let put_at = Micros(new.meta.last_modified.timestamp_micros());
+                let (name, above) = (new.name.clone(), new.above);
                 let made = if left_alone.load(Relaxed) {
                     Err(Trouble::Read("the store gave none of those before".to_owned()))
                 } else {
-                    make(catalog, &name, meta).await
+                    make(catalog, new).await
                 };
-                (name, put_at, made)
+                (name, above, put_at, made)
             })
             .buffered(AT_ONCE);
-        while let Some((name, put_at, made)) = made.next().await {
+        while let Some((name, above, put_at, made)) = made.next().await {
             match made {
-                Ok((known, beyond)) => {
+                Ok(prepared) => {
                     failed = 0;
                     catalog.touch();
                     self.shelf.took(&name);
-                    self.learn(catalog, known, beyond);
+                    self.learn(catalog, prepared, above);
                     self.taken.insert(name);
                 }
                 Err(trouble) => {
                     failed = if matches!(trouble, Trouble::Read(_)) { failed + 1 } else { 0 };
-                    let from = began(&name.boot).max(seen_before(catalog, &name));
-                    self.shelf.put(name, trouble, from, self.statuses.here(put_at));
+                    self.shelve(catalog, name, trouble, put_at);
                     left_alone.fetch_or(failed >= MANY_FAILED, Relaxed);
                 }
             }
@@ -121,11 +204,43 @@ impl Keeper {
         }
     }
 
-    fn learn(&mut self, catalog: &Catalog, known: Known, mut beyond: Beyond) {
-        let watermark = self.watermarks.entry(known.object.name.boot.clone()).or_default();
-        *watermark = (*watermark).max(known.object.watermark);
+    /// An object is in the store and not in the index.
+    pub(super) fn shelve(
+        &mut self,
+        catalog: &Catalog,
+        name: InboxName,
+        trouble: Trouble,
+        put_at: Micros,
+    ) {
+        let seen = catalog.read().seen_before(&name.agent, &name.boot, name.first.0);
+        let from = began(&name.boot).max(seen);
+        self.shelf.put(name, trouble, from, self.statuses.here(put_at));
+    }
+
+    fn learn(&mut self, catalog: &Catalog, mut prepared: Prepared, above: i64) {
+        if let Source::Inbox(object) = &prepared.known.source {
+            let InboxObject { name, visible, .. } = object;
+            let watermark = self.watermarks.entry(name.boot.clone()).or_default();
+            *watermark = (*watermark).max(object.watermark);
+            let learnt = Arc::make_mut(&mut self.learnt).of_mut(&name.agent, &name.boot);
+            learnt.add(visible.0.max(above + 1), visible.1);
+        }
+        let mut beyond = std::mem::take(&mut prepared.beyond);
+        let again = self.teach(&mut beyond);
+        let mut inner = catalog.write();
+        inner.add(prepared);
+        inner.absorb(beyond);
+        inner.make_room(catalog.room);
+        for flow in again {
+            inner.given_up(flow);
+        }
+    }
+
+    /// Learns what goes beyond single flows. Says the flows of messages that their services had
+    /// received and published again.
+    pub(super) fn teach(&mut self, beyond: &mut Beyond) -> Vec<u64> {
         self.world.learn(Lesson {
-            rows: beyond.world.drain(..).collect(),
+            rows: std::mem::take(&mut beyond.world),
             routes: std::mem::take(&mut beyond.routes),
             returns: std::mem::take(&mut beyond.returns),
             deliveries: std::mem::take(&mut beyond.deliveries),
@@ -133,16 +248,8 @@ impl Keeper {
             over: None,
         });
         self.gaps.append(&mut beyond.gaps);
-        let steps = std::mem::take(&mut beyond.steps);
-        let again: Vec<u64> = steps
-            .into_iter()
-            .filter_map(|step| self.pending.step(step, &mut self.habits))
-            .collect();
-        let mut inner = catalog.write();
-        inner.add(known, &mut beyond, catalog.room);
-        for flow in again {
-            inner.given_up(flow);
-        }
+        let steps = std::mem::take(&mut beyond.steps).into_iter();
+        steps.filter_map(|(_, step)| self.pending.step(step, &mut self.habits)).collect()
     }
 
     /// Puts together what answers are judged by.
@@ -152,6 +259,11 @@ impl Keeper {
             said.iter().map(|it| (it.status.agent.clone(), it.status.service.clone())).collect();
         let mut gaps = self.gaps.clone();
         gaps.extend(self.shelf.gaps(&services));
+        gaps.extend(self.holes.gaps(&services));
+        let progress = &self.shown.progress;
+        for (at, trouble) in self.table.missing() {
+            gaps.extend(gaps_of_file(at, trouble, progress, &services));
+        }
         let mut coverage = Coverage::new(said, gaps, now);
         if coverage.over != self.over {
             self.over.clone_from(&coverage.over);
@@ -159,45 +271,51 @@ impl Keeper {
         }
         let world = self.world.show();
         coverage.learn_closed(|boot| world.last_closed(boot));
+        let mut missing = self.shelf.missing();
+        missing.extend(self.holes.missing());
+        missing.extend(self.table.missing().map(|(at, _)| missing_file(at)));
         let (refused, unread) = self.shelf.counts();
         let mut inner = catalog.write();
         inner.settle();
-        inner.marks.refused = refused;
-        inner.marks.unread = unread;
+        inner.marks.refused = refused + self.holes.len();
+        inner.marks.unread = unread + self.table.missing().count();
         inner.marks.statuses_refused = self.statuses.refused();
         inner.snapshot = Snapshot {
             world,
             coverage: Arc::new(coverage),
             habits: Arc::new(self.habits.clone()),
-            missing: Arc::new(self.shelf.missing()),
+            missing: Arc::new(missing),
             searched_from: inner.floor,
             read_at: Some(now),
         };
     }
 }
 
-/// All that an agent saw up to then lies in objects before this one.
-fn seen_before(catalog: &Catalog, name: &InboxName) -> Micros {
-    let inner = catalog.read();
-    let before = inner.object_of(&name.agent, &name.boot, name.first.0 - 1);
-    before.map_or(Micros(0), |(_, known)| known.object.watermark)
+async fn make(catalog: &Catalog, new: Arrival) -> Result<Prepared, Trouble> {
+    let store = catalog.store();
+    let Arrival { name, meta, from, above, learnt } = new;
+    store.check_size(&meta).map_err(Trouble::Unbelievable)?;
+    let bytes = Opened::fetch(store, &meta).await?;
+    let place = catalog.next_place();
+    decode(move || {
+        let opened = Opened::of(bytes)?;
+        let mut object = InboxObject::believed(name, meta, opened.footer())?;
+        object.visible.0 = from;
+        let mut building = Building::of_object(object.clone(), learnt, above);
+        opened.index(&mut building)?;
+        let (index, pairs, beyond) = building.finish();
+        let known = Known { source: Source::Inbox(object), index };
+        Ok(Prepared { place, known, run: Run::new(place, pairs), beyond })
+    })
+    .await
 }
 
-async fn make(
+/// An object of which less is to be seen from now on. There is nothing in it to be learnt.
+pub(super) async fn narrow(
     catalog: &Catalog,
-    name: &InboxName,
+    name: InboxName,
     meta: ObjectMeta,
-) -> Result<(Known, Beyond), Trouble> {
-    let store = catalog.store();
-    store.check_size(&meta).map_err(Trouble::Unbelievable)?;
-    let bytes = Opened::fetch(store, &meta).await.map_err(Trouble::Read)?;
-    let name = name.clone();
-    let made = tokio::task::spawn_blocking(move || {
-        let opened = Opened::of(bytes)?;
-        let object = crate::store::InboxObject::believed(name, meta, opened.footer())?;
-        let (index, beyond) = Index::build(&opened, &object)?;
-        Ok((Known { object, index }, beyond))
-    });
-    let made = made.await.unwrap_or_else(|_| Err("its rows broke the decoder".to_owned()));
-    made.map_err(Trouble::Unbelievable)
+    from: i64,
+) -> Result<Prepared, Trouble> {
+    make(catalog, Arrival { name, meta, from, above: i64::MAX, learnt: Ranges::default() }).await
 }

@@ -7,9 +7,10 @@ use std::sync::{Arc, PoisonError};
 use flowtap_record::Kind;
 
 use super::catalog::{Catalog, FlowEntry, Order, Places};
-use super::gather::{FlowId, MAX_RECORDS, concluding};
+use super::gather::{FlowId, concluding};
 use super::object::hash;
 use super::read::Wanted;
+use super::reading::Keep;
 use crate::flow::{Row, RowId};
 
 /// A flow of a list.
@@ -71,25 +72,24 @@ impl Catalog {
                 }
             }
         }
-        let mut places = Places::new();
-        let mut cut = BTreeSet::new();
-        for (order, _) in &missing {
-            let mut left = MAX_RECORDS;
-            for (place, rows) in self.by_time(self.rows_of(&[order.1])) {
-                let rows = if rows.len() > left {
+        // Each of the flows is cut by itself.
+        let find = |catalog: &Self| {
+            let mut places = Places::new();
+            let mut cut = BTreeSet::new();
+            for (order, _) in &missing {
+                let (own, is_cut) = catalog.cut(&[order.1], Keep::Oldest);
+                if is_cut {
                     cut.insert(*order);
-                    &rows[..left]
-                } else {
-                    &rows[..]
-                };
-                left -= rows.len();
-                if !rows.is_empty() {
+                }
+                for (place, rows) in own {
                     places.entry(place).or_default().extend(rows);
                 }
             }
-        }
+            (places, cut)
+        };
+        let (rows, cut) = self.rows(Wanted::Rules, find).await?;
         let mut by_flow: HashMap<u64, Vec<Row>> = HashMap::new();
-        for row in self.rows(places, Wanted::Rules).await? {
+        for row in rows {
             if let Some(id) = row.transaction_id.as_deref() {
                 by_flow.entry(hash::transaction(id)).or_default().push(row);
             }
@@ -127,7 +127,9 @@ impl Catalog {
         }
         let hashes: Vec<u64> = flows_of.keys().copied().collect();
         let mut more: HashMap<Order, HashMap<RowId, Row>> = HashMap::new();
-        for row in self.rows(self.rows_of(&hashes), Wanted::Rules).await? {
+        let find = |catalog: &Self| (catalog.places_of(&hashes), ());
+        let (rows, ()) = self.rows(Wanted::Rules, find).await?;
+        for row in rows {
             let ended = row.broker_txn.as_deref().filter(|_| row.kind == Kind::Transaction);
             let ended = ended.map(|name| hash::broker_transaction(&row.id.boot, name));
             let concluded = row.concludes.as_ref().map(|row| hash::concluded(&row.boot, row.seq));
@@ -148,8 +150,11 @@ impl Catalog {
     }
 
     async fn gather_loose(&self, order: Order) -> Result<Option<Listed>, String> {
-        let Some((object, row)) = self.loose_root(order) else { return Ok(None) };
-        let rows = self.rows([(object, vec![row])].into(), Wanted::Rules).await?;
+        let root = |catalog: &Self| {
+            let root = catalog.loose_root(order);
+            (root.map(|(place, row)| (place, vec![row])).into_iter().collect(), ())
+        };
+        let (rows, ()) = self.rows(Wanted::Rules, root).await?;
         let Some(root) = rows.into_iter().next() else { return Ok(None) };
         let id = FlowId::Root(root.id);
         let all = self.gather(&id, Wanted::Rules).await?;

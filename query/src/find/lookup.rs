@@ -1,5 +1,5 @@
-//! Which rows of which objects carry a hash. Sorted runs that are merged as they come, so that a
-//! question looks into a few of them, however many objects there are.
+//! Which rows of which sources carry a hash. Sorted runs that are merged as they come, so that a
+//! question looks into a few of them, however many sources there are.
 
 /// Longer runs than this are not made: merging one must not hold up an answer.
 const MAX_RUN: usize = 1 << 20;
@@ -20,27 +20,23 @@ pub(super) struct Lookup {
     runs: Vec<Run>,
 }
 
+/// What one source carries, or several, sorted.
 #[derive(Default)]
-struct Run {
+pub(super) struct Run {
     entries: Vec<Entry>,
-    /// Objects that it holds entries of, with how many; rising.
+    /// Sources that it holds entries of, with how many; rising.
     places: Vec<(u32, u32)>,
-    /// Entries of objects that are gone.
+    /// Entries of sources that are gone.
     dead: usize,
 }
 
 impl Lookup {
-    /// Adds what an object carries.
-    pub(super) fn add(&mut self, place: u32, pairs: &[(u64, u32)]) {
-        if pairs.is_empty() {
+    /// Adds what a source carries.
+    pub(super) fn add(&mut self, run: Run) {
+        if run.entries.is_empty() {
             return;
         }
-        let mut entries: Vec<Entry> =
-            pairs.iter().map(|&(hash, row)| Entry { hash, place, row }).collect();
-        entries.sort_unstable();
-        entries.dedup();
-        let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        self.runs.push(Run { entries, places: vec![(place, count)], dead: 0 });
+        self.runs.push(run);
         while let [.., before, last] = self.runs.as_slice() {
             let together = before.entries.len() + last.entries.len();
             if before.entries.len() > 2 * last.entries.len() || together > MAX_RUN {
@@ -51,7 +47,7 @@ impl Lookup {
         }
     }
 
-    /// Forgets an object.
+    /// Forgets a source.
     pub(super) fn remove(&mut self, place: u32) {
         for run in &mut self.runs {
             let Ok(index) = run.places.binary_search_by_key(&place, |(place, _)| *place) else {
@@ -59,7 +55,9 @@ impl Lookup {
             };
             let (_, count) = run.places.remove(index);
             run.dead += count as usize;
-            if run.dead * 4 > run.entries.len() {
+            if run.places.is_empty() {
+                run.entries = Vec::new();
+            } else if run.dead * 4 > run.entries.len() {
                 let places = std::mem::take(&mut run.places);
                 let is_there = |place| places.binary_search_by_key(&place, |it| it.0).is_ok();
                 run.entries.retain(|entry| is_there(entry.place));
@@ -71,7 +69,7 @@ impl Lookup {
         self.runs.retain(|run| !run.entries.is_empty());
     }
 
-    /// Objects and rows that carry `hash`, in no order.
+    /// Sources and rows that carry `hash`, in no order.
     pub(super) fn rows_of(&self, hash: u64) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.runs.iter().flat_map(move |run| {
             let from = run.entries.partition_point(|entry| entry.hash < hash);
@@ -89,6 +87,16 @@ impl Lookup {
 }
 
 impl Run {
+    /// What a source carries: hashes with rows. Made before anybody has to wait for it.
+    pub(super) fn new(place: u32, pairs: Vec<(u64, u32)>) -> Self {
+        let mut entries: Vec<Entry> =
+            pairs.into_iter().map(|(hash, row)| Entry { hash, place, row }).collect();
+        entries.sort_unstable();
+        entries.dedup();
+        let count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        Self { entries, places: vec![(place, count)], dead: 0 }
+    }
+
     fn holds(&self, place: u32) -> bool {
         self.places.binary_search_by_key(&place, |(place, _)| *place).is_ok()
     }
@@ -125,7 +133,7 @@ mod tests {
     fn rows_are_found_in_whatever_run_they_came_to_lie() {
         let mut lookup = Lookup::default();
         for place in 0..1000_u32 {
-            lookup.add(place, &[(7, 1), (u64::from(place) + 100, 2), (7, 3)]);
+            lookup.add(Run::new(place, vec![(7, 1), (u64::from(place) + 100, 2), (7, 3)]));
         }
         assert!(lookup.runs.len() <= 12, "{} runs", lookup.runs.len());
         assert_eq!(found(&lookup, 7).len(), 2000);
@@ -137,7 +145,7 @@ mod tests {
     fn what_is_removed_is_not_found_and_its_memory_is_given_back() {
         let mut lookup = Lookup::default();
         for place in 0..64 {
-            lookup.add(place, &[(7, 0), (8, 1)]);
+            lookup.add(Run::new(place, vec![(7, 0), (8, 1)]));
         }
         for place in (0..64).filter(|place| place % 3 != 0) {
             lookup.remove(place);
@@ -147,7 +155,7 @@ mod tests {
         assert_eq!(left, (0..64).step_by(3).collect::<Vec<_>>());
         let entries: usize = lookup.runs.iter().map(|run| run.entries.len()).sum();
         assert!(entries < 64, "{entries} entries of 44 that live");
-        lookup.add(64, &[(7, 0)]);
+        lookup.add(Run::new(64, vec![(7, 0)]));
         assert_eq!(found(&lookup, 7).len(), 23);
     }
 }

@@ -13,6 +13,8 @@ const MAX_STEPS: usize = 1000;
 struct Event {
     cause: u64,
     at: i64,
+    /// Its first row, and where that lies.
+    id: u64,
     place: (u32, u32),
 }
 
@@ -31,11 +33,12 @@ pub(super) const EVENT_BYTES: usize = 160;
 
 impl Chains {
     pub(super) fn add(&mut self, place: u32, loose: &Loose) {
-        let new = Event { cause: loose.cause, at: loose.at, place: (place, loose.row) };
+        let Loose { cause, at, id, row, .. } = *loose;
+        let new = Event { cause, at, id, place: (place, row) };
         match self.events.get(&loose.event).copied() {
-            Some(known) if known.at <= new.at => return,
+            Some(known) if (known.at, known.id) < (at, id) => return,
             Some(known) => {
-                // An earlier row of the same message.
+                // An earlier row of the same message, or the same one where it lies now.
                 let was_start = self.starts.remove(&(known.at, loose.event)).is_some();
                 self.events.insert(loose.event, new);
                 if was_start {
@@ -136,7 +139,7 @@ mod tests {
     }
 
     fn loose(event: u64, cause: u64, at: i64) -> Loose {
-        Loose { event, cause, at, row: 0 }
+        Loose { event, cause, at, id: 0, row: 0 }
     }
 
     #[test]
@@ -159,6 +162,25 @@ mod tests {
         chains.add(0, &loose(2, 1, 20));
         chains.add(1, &loose(1, 0, 5));
         assert_eq!(chains.newest((i64::MAX, 0)).collect::<Vec<_>>(), [((5, 1), 0)]);
+    }
+
+    #[test]
+    fn a_row_that_moves_is_found_at_its_new_place_and_stays_when_the_old_one_goes() {
+        let mut chains = Chains::default();
+        let (first, second) = (loose(1, 0, 10), loose(2, 1, 20));
+        for place in [0, 1] {
+            chains.add(place, &first);
+            chains.add(place, &second);
+        }
+        chains.remove(0, &[first, second]);
+        assert_eq!(starts(&chains), [1]);
+        assert_eq!(chains.place((10, 1)), Some((1, 0)));
+        // Another row of the first message, at the same time.
+        let twin = Loose { id: 7, ..first };
+        chains.add(2, &twin);
+        assert_eq!(chains.place((10, 1)), Some((1, 0)));
+        chains.add(2, &first);
+        assert_eq!(chains.place((10, 1)), Some((2, 0)));
     }
 
     #[test]

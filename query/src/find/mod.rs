@@ -1,25 +1,36 @@
-//! Which rows belong together, found without a scan: a small index of each inbox object, kept in
-//! memory, and the few rows that an answer needs, read from Parquet. Its input is what
-//! [`crate::store`] lists, its output are rows for [`crate::flow`].
+//! Which rows belong together, found without a scan: a small index of each inbox object and of each
+//! file of the table, kept in memory, and the few rows that an answer needs, read from Parquet. Its
+//! input is what [`crate::store`] lists, its output are rows for [`crate::flow`].
 //!
-//! Objects never change, so an index is made once. What is not about one flow (topology, gaps,
-//! counts for the map, what usually follows) is taken out on the way.
+//! Objects and files never change, so an index is made once. What is not about one flow (topology,
+//! gaps, counts for the map, what usually follows) is taken out on the way, once for each row,
+//! however often it moves.
 
+mod building;
+mod cache;
 mod catalog;
+mod chunks;
 mod clock;
 mod columns;
 mod counts;
+mod follow;
 mod gather;
 mod inner;
 mod keeper;
+mod known;
 mod lately;
+mod learnt;
 mod list;
 mod lookup;
 mod loose;
+mod moved;
 mod object;
 mod pending;
 mod read;
+mod reading;
+mod shown;
 mod status;
+mod table;
 mod twin;
 mod unread;
 

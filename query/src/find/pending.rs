@@ -2,6 +2,7 @@
 //! seen to publish again what it had received.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use super::object::Step;
 use crate::flow::Habits;
@@ -11,13 +12,13 @@ const PENDING: usize = 200_000;
 
 #[derive(Default)]
 pub(super) struct Pending {
-    by_event: HashMap<(String, u64), Waiting>,
-    by_transaction: HashMap<(String, u64), u64>,
-    order: VecDeque<(String, u64, Option<u64>)>,
+    by_event: HashMap<(Arc<str>, u64), Waiting>,
+    by_transaction: HashMap<(Arc<str>, u64), u64>,
+    order: VecDeque<(Arc<str>, u64, Option<u64>)>,
 }
 
 struct Waiting {
-    event_type: Option<String>,
+    event_type: Option<Arc<str>>,
     followed: bool,
 }
 
@@ -43,8 +44,8 @@ impl Pending {
         &mut self,
         event: u64,
         transaction: Option<u64>,
-        service: String,
-        event_type: Option<String>,
+        service: Arc<str>,
+        event_type: Option<Arc<str>>,
         habits: &mut Habits,
     ) {
         let key = (service.clone(), event);
@@ -73,15 +74,15 @@ impl Pending {
         &mut self,
         cause: Option<u64>,
         transaction: Option<u64>,
-        service: &str,
+        service: &Arc<str>,
         habits: &mut Habits,
     ) {
         let by_transaction = || {
             let transaction = transaction?;
-            self.by_transaction.get(&(service.to_owned(), transaction)).copied()
+            self.by_transaction.get(&(service.clone(), transaction)).copied()
         };
         let Some(event) = cause.or_else(by_transaction) else { return };
-        let waiting = self.by_event.get_mut(&(service.to_owned(), event));
+        let waiting = self.by_event.get_mut(&(service.clone(), event));
         if let Some(Waiting { event_type: Some(event_type), followed: followed @ false }) = waiting
         {
             *followed = true;

@@ -1,11 +1,9 @@
-//! Reads chosen rows of one inbox object. The bytes of objects that were read lately stay in
-//! memory.
+//! Decodes chosen rows of an inbox object, or of one row group of a file of the table, whose bytes
+//! are at hand.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -13,12 +11,16 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::ParquetMetaData;
 
+use super::building::{Building, COLUMNS};
+use super::chunks::Chunks;
 use super::columns::Cells;
+use super::known::Source;
+use super::unread::Trouble;
 use crate::flow::Row;
-use crate::store::{InboxObject, Store};
+use crate::store::Store;
 
 /// How much of each row is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wanted {
     /// What the rules need.
     Rules,
@@ -26,8 +28,17 @@ pub enum Wanted {
     All,
 }
 
+impl Wanted {
+    /// By name; none: all.
+    pub(super) fn columns(self) -> Option<&'static [&'static str]> {
+        (self == Self::Rules).then_some(&RULES[..])
+    }
+}
+
 /// Columns that the rules need.
-const RULES: [&str; 39] = [
+const RULES: [&str; 41] = [
+    "agent",
+    "boot",
     "seq",
     "ref_boot",
     "ref_seq",
@@ -71,20 +82,57 @@ const RULES: [&str; 39] = [
 
 const ROWS_AT_ONCE: usize = 8192;
 
-/// An object's bytes with its footer decoded.
+/// Why rows could not be read.
+#[derive(Clone, Debug)]
+pub(super) enum ReadError {
+    /// What they lay in is gone: they may lie elsewhere now.
+    Gone(String),
+    /// The store did not give them.
+    Store(String),
+    /// They cannot be decoded.
+    Broken(String),
+}
+
+impl ReadError {
+    pub(super) fn of(error: &object_store::Error) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } => Self::Gone(error.to_string()),
+            _ => Self::Store(error.to_string()),
+        }
+    }
+
+    pub(super) fn why(self) -> String {
+        match self {
+            Self::Gone(why) | Self::Store(why) | Self::Broken(why) => why,
+        }
+    }
+}
+
+impl From<ReadError> for Trouble {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Gone(why) | ReadError::Store(why) => Self::Read(why),
+            ReadError::Broken(why) => Self::Unbelievable(why),
+        }
+    }
+}
+
+/// Bytes of an inbox object, or of one row group of a file, with the footer decoded.
 #[derive(Clone)]
 pub(super) struct Opened {
-    bytes: Bytes,
+    bytes: Chunks,
     footer: ArrowReaderMetadata,
+    group: Option<usize>,
 }
 
 impl Opened {
     /// The bytes of an object, all of them.
-    pub(super) async fn fetch(store: &Store, meta: &ObjectMeta) -> Result<Bytes, String> {
-        let got = store.objects().get(&meta.location).await.map_err(|error| error.to_string())?;
-        let bytes = got.bytes().await.map_err(|error| error.to_string())?;
+    pub(super) async fn fetch(store: &Store, meta: &ObjectMeta) -> Result<Bytes, ReadError> {
+        let failed = |error: object_store::Error| ReadError::of(&error);
+        let got = store.objects().get(&meta.location).await.map_err(failed)?;
+        let bytes = got.bytes().await.map_err(failed)?;
         if bytes.len() as u64 != meta.size {
-            return Err(format!("{} bytes came of {}", bytes.len(), meta.size));
+            return Err(ReadError::Store(format!("{} bytes came of {}", bytes.len(), meta.size)));
         }
         Ok(bytes)
     }
@@ -93,111 +141,85 @@ impl Opened {
     pub(super) fn of(bytes: Bytes) -> Result<Self, String> {
         let footer = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())
             .map_err(|error| format!("not readable as Parquet: {error}"))?;
-        Ok(Self { bytes, footer })
+        Ok(Self { bytes: Chunks::whole(bytes), footer, group: None })
+    }
+
+    /// One row group, of which the wanted columns are at hand.
+    pub(super) fn group(bytes: Chunks, footer: ArrowReaderMetadata, group: usize) -> Self {
+        Self { bytes, footer, group: Some(group) }
     }
 
     pub(super) fn footer(&self) -> &Arc<ParquetMetaData> {
         self.footer.metadata()
     }
 
-    pub(super) fn builder(
-        &self,
-        columns: Option<&[&str]>,
-    ) -> ParquetRecordBatchReaderBuilder<Bytes> {
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
-            self.bytes.clone(),
-            self.footer.clone(),
-        );
-        let builder = builder.with_batch_size(ROWS_AT_ONCE);
-        let Some(columns) = columns else { return builder };
-        let fields = self.footer.schema().fields().iter().enumerate();
-        let wanted = fields.filter(|(_, field)| columns.contains(&field.name().as_str()));
-        let wanted: Vec<usize> = wanted.map(|(index, _)| index).collect();
-        let mask = ProjectionMask::roots(self.footer.parquet_schema(), wanted);
-        builder.with_projection(mask)
+    /// Bytes that it holds.
+    pub(super) fn held(&self) -> usize {
+        // A footer of eighty columns takes about so much, decoded; that of a file is shared.
+        self.bytes.held() + if self.group.is_none() { 64 << 10 } else { 0 }
     }
 
-    /// The rows of these numbers, which rise.
+    fn total(&self) -> usize {
+        let footer = self.footer();
+        let rows = match self.group {
+            Some(group) => footer.row_group(group).num_rows(),
+            None => footer.file_metadata().num_rows(),
+        };
+        usize::try_from(rows).unwrap_or_default()
+    }
+
+    fn builder(&self, columns: Option<&[&str]>) -> ParquetRecordBatchReaderBuilder<Chunks> {
+        let (bytes, footer) = (self.bytes.clone(), self.footer.clone());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, footer)
+            .with_batch_size(ROWS_AT_ONCE);
+        let builder = match self.group {
+            Some(group) => builder.with_row_groups(vec![group]),
+            None => builder,
+        };
+        match columns {
+            Some(columns) => builder.with_projection(mask(&self.footer, columns)),
+            None => builder,
+        }
+    }
+
+    /// Takes all rows into an index.
+    pub(super) fn index(&self, building: &mut Building) -> Result<(), String> {
+        let reader = self.builder(Some(&COLUMNS)).build().map_err(|error| error.to_string())?;
+        for batch in reader {
+            building.batch(&batch.map_err(|error| error.to_string())?);
+        }
+        Ok(())
+    }
+
+    /// The rows of these numbers, which rise. Of a file the rows themselves say whose they are.
     pub(super) fn rows(
         &self,
-        object: &InboxObject,
+        source: &Source,
         numbers: &[u32],
         wanted: Wanted,
     ) -> Result<Vec<Row>, String> {
-        let total = self.footer.metadata().file_metadata().num_rows() as usize;
         let ranges = numbers.iter().map(|&row| row as usize..row as usize + 1);
-        let selection = RowSelection::from_consecutive_ranges(ranges, total);
-        let columns = if wanted == Wanted::Rules { Some(&RULES[..]) } else { None };
-        let reader = self.builder(columns).with_row_selection(selection).build();
+        let selection = RowSelection::from_consecutive_ranges(ranges, self.total());
+        let reader = self.builder(wanted.columns()).with_row_selection(selection).build();
         let mut rows = Vec::with_capacity(numbers.len());
         for batch in reader.map_err(|error| error.to_string())? {
             let batch = batch.map_err(|error| error.to_string())?;
             let cells = Cells::new(&batch);
             for row in 0..batch.num_rows() {
-                let made = cells.row(&object.name.agent, &object.name.boot, row);
-                let Some(mut made) = made else { continue };
+                let Some(mut made) = cells.row_of(source, row) else { continue };
                 if wanted == Wanted::All {
                     made.rest = cells.rest(row);
                 }
-                let seen = object.visible.0..=object.visible.1;
-                if seen.contains(&made.id.seq) {
-                    rows.push(made);
-                }
+                rows.push(made);
             }
         }
         Ok(rows)
     }
 }
 
-/// Objects that were opened lately.
-pub(super) struct Cache {
-    inner: Mutex<Inner>,
-    max_bytes: usize,
-}
-
-#[derive(Default)]
-struct Inner {
-    opened: HashMap<Path, Opened>,
-    /// Oldest first.
-    order: VecDeque<Path>,
-    bytes: usize,
-}
-
-/// A footer of eighty columns takes about so much, decoded.
-const FOOTER_BYTES: usize = 64 << 10;
-
-impl Cache {
-    pub(super) fn new(max_bytes: usize) -> Self {
-        Self { inner: Mutex::default(), max_bytes }
-    }
-
-    pub(super) async fn open(
-        &self,
-        store: &Store,
-        object: &InboxObject,
-    ) -> Result<Arc<Opened>, String> {
-        let path = &object.meta.location;
-        let known = self.lock().opened.get(path).cloned();
-        if let Some(known) = known {
-            return Ok(Arc::new(known));
-        }
-        let opened = Opened::of(Opened::fetch(store, &object.meta).await?)?;
-        let mut inner = self.lock();
-        if inner.opened.insert(path.clone(), opened.clone()).is_none() {
-            inner.bytes += opened.bytes.len() + FOOTER_BYTES;
-            inner.order.push_back(path.clone());
-        }
-        while inner.bytes > self.max_bytes
-            && let Some(oldest) = inner.order.pop_front()
-        {
-            if let Some(gone) = inner.opened.remove(&oldest) {
-                inner.bytes -= gone.bytes.len() + FOOTER_BYTES;
-            }
-        }
-        Ok(Arc::new(opened))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The columns of these names.
+pub(super) fn mask(footer: &ArrowReaderMetadata, columns: &[&str]) -> ProjectionMask {
+    let fields = footer.schema().fields().iter().enumerate();
+    let wanted = fields.filter(|(_, field)| columns.contains(&field.name().as_str()));
+    ProjectionMask::roots(footer.parquet_schema(), wanted.map(|(index, _)| index))
 }

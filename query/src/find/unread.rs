@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::flow::{Gap, Row};
 
 /// Clocks of two machines may differ by so much.
-const SKEW_US: i64 = 5_000_000;
+pub(super) const SKEW_US: i64 = 5_000_000;
 /// What comes so long after the last row of a flow may still be part of what happened then.
 const AFTER_US: i64 = 60_000_000;
 /// An object that cannot be read is tried again at least so often.
@@ -38,8 +38,8 @@ struct Unread {
 /// A time of which an agent's rows are missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// The agent.
-    pub agent: String,
+    /// The agent; none: any, as a file of the table holds rows of many.
+    pub agent: Option<String>,
     /// From when.
     pub from: Micros,
     /// To when.
@@ -53,7 +53,7 @@ impl Missing {
         let (Some(first), Some(last)) = (times().min(), times().max()) else { return false };
         self.from.0 <= last.saturating_add(AFTER_US)
             && self.to.0 >= first
-            && rows.iter().any(|row| row.agent == self.agent)
+            && rows.iter().any(|row| self.agent.as_ref().is_none_or(|agent| row.agent == *agent))
     }
 }
 
@@ -78,8 +78,7 @@ impl Shelf {
             }
             Trouble::Read(why) => {
                 let before = self.unread.get(&name).and_then(|it| it.again);
-                let wait = before.map_or(Duration::from_millis(500), |(_, wait)| wait * 2);
-                let wait = wait.min(LONGEST_WAIT);
+                let wait = longer(before.map(|(_, wait)| wait));
                 if before.is_none() {
                     warn!(object = name.path(), why, "object cannot be read yet");
                 }
@@ -110,7 +109,7 @@ impl Shelf {
     /// As times that nobody knows about.
     pub(super) fn missing(&self) -> Vec<Missing> {
         let missing = self.unread.iter().map(|(name, it)| Missing {
-            agent: name.agent.clone(),
+            agent: Some(name.agent.clone()),
             from: it.from,
             to: it.to,
         });
@@ -139,6 +138,11 @@ impl Shelf {
     }
 }
 
+/// How long to wait before the next try, after so long before the last.
+pub(super) fn longer(before: Option<Duration>) -> Duration {
+    before.map_or(Duration::from_millis(500), |wait| wait * 2).min(LONGEST_WAIT)
+}
+
 /// When a start of an agent began: a boot is a UUID of version 7, which begins with the time.
 pub(super) fn began(boot: &str) -> Micros {
     let digits: String = boot.chars().filter(char::is_ascii_hexdigit).take(12).collect();
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn only_flows_of_that_agent_at_that_time_miss_rows() {
-        let missing = Missing { agent: "a".into(), from: Micros(100), to: Micros(200) };
+        let missing = Missing { agent: Some("a".into()), from: Micros(100), to: Micros(200) };
         let row = |agent: &str, at| Row {
             agent: agent.to_owned(),
             ..Row::new(Kind::Publish, Micros(at))
@@ -163,6 +167,8 @@ mod tests {
         assert!(!missing.touches(&[row("a", 201)]));
         assert!(!missing.touches(&[row("b", 150)]));
         assert!(!missing.touches(&[row("a", 99 - AFTER_US)]));
+        let anybodys = Missing { agent: None, ..missing };
+        assert!(anybodys.touches(&[row("b", 150)]) && !anybodys.touches(&[row("b", 201)]));
     }
 
     #[test]

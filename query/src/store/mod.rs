@@ -93,7 +93,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the command line was wrong, rather than the store.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Scheme { .. } | Self::Url { .. } | Self::NoFolder { .. })
+        matches!(self, Self::Url { .. } | Self::Settings { .. } | Self::NoFolder { .. })
     }
 }
 

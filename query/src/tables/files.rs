@@ -13,7 +13,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::datasource::{TableProvider, TableType};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use flowtap_record::{Micros, history_schema};
 
@@ -46,7 +46,9 @@ impl FilesTable {
         let schema = self.schema.table_schema();
         let columns = DFSchema::try_from(Arc::clone(schema))?;
         let predicate = session.create_physical_expr(predicate, &columns)?;
-        let predicate = PruningPredicate::try_new(predicate, Arc::clone(schema))?;
+        let predicate = PruningPredicateBuilder::new()
+            .with_file_schema(Arc::clone(schema))
+            .try_build(predicate)?;
         let statistics = self.files.iter().map(|file| {
             let day = Precision::Exact(ScalarValue::Date32(Some(file.day)));
             let mut statistics = self.statistics(file);

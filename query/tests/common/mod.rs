@@ -1,7 +1,9 @@
 //! A store in a temporary folder, filled as agents fill it.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod moody;
 pub(crate) mod mortal;
+pub(crate) mod table;
 
 use std::fs::File;
 use std::path::PathBuf;
