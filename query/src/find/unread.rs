@@ -100,11 +100,6 @@ impl Shelf {
         self.unread.retain(|name, _| is_there(name));
     }
 
-    /// Whether the object of a name is here.
-    pub(super) fn has(&self, name: &InboxName) -> bool {
-        self.unread.contains_key(name)
-    }
-
     /// How many cannot be believed, and how many could not be read yet.
     pub(super) fn counts(&self) -> (usize, usize) {
         let refused = self.unread.values().filter(|it| it.again.is_none()).count();
