@@ -212,7 +212,7 @@ async fn what_the_ingester_did_not_believe_and_what_never_came_are_gaps_once() {
         gaps
     };
     let refused = ("object_refused".to_owned(), Some(7));
-    assert_eq!(gaps(&answers), [refused.clone()]);
+    assert_eq!(gaps(&answers), std::slice::from_ref(&refused));
     let mut table = Table::new(&inbox);
     table.quarantined.push(Quarantined {
         object: name.path(),

@@ -121,14 +121,12 @@ impl Table {
                 }
                 None => self.running.join_next().await,
             };
-            match done {
-                Some(Ok((path, made))) => self.done(target, path, made),
-                // These tasks do not panic and are not ended, but with the runtime.
-                Some(Err(_)) | None => {
-                    self.started.clear();
-                    return false;
-                }
-            }
+            // These tasks do not panic and are not ended, but with the runtime.
+            let Some(Ok((path, made))) = done else {
+                self.started.clear();
+                return false;
+            };
+            self.done(target, path, made);
         }
         let insists = patience.is_none();
         !self.failed.values().any(|failed| failed.holds_up(insists))
