@@ -61,7 +61,7 @@ const PART_BYTES: usize = size_of::<Part>() + 200;
 /// A boot with rows in the source.
 struct Boot {
     agent: Arc<str>,
-    boot: Arc<str>,
+    id: Arc<str>,
     learnt: Ranges,
     rows: Vec<(i64, u32)>,
 }
@@ -107,9 +107,9 @@ pub(super) type Built = (Index, Vec<(u64, u32)>, Beyond);
 impl Building {
     /// Of an inbox object. What `learnt` has, and rows up to `above`, are not learnt.
     pub(super) fn of_object(object: InboxObject, learnt: Ranges, above: i64) -> Self {
-        let (agent, boot) = (object.name.agent.as_str().into(), object.name.boot.as_str().into());
+        let (agent, id) = (object.name.agent.as_str().into(), object.name.boot.as_str().into());
         let mut building = Self::new(Some(object), Arc::default(), above);
-        building.boots.push(Boot { agent, boot, learnt, rows: Vec::new() });
+        building.boots.push(Boot { agent, id, learnt, rows: Vec::new() });
         building
     }
 
@@ -152,7 +152,7 @@ impl Building {
 
     fn boot_index(&mut self, agent: &str, boot: &str) -> u32 {
         if let Some(last) = self.boots.get(self.last_boot as usize)
-            && *last.boot == *boot
+            && *last.id == *boot
             && *last.agent == *agent
         {
             return self.last_boot;
@@ -161,9 +161,9 @@ impl Building {
         let index = known.unwrap_or_else(|| {
             let index = self.boots.len() as u32;
             let learnt = self.learnt.of(agent, boot).cloned().unwrap_or_default();
-            let (agent, boot): (Arc<str>, Arc<str>) = (agent.into(), boot.into());
-            self.by_name.entry(agent.clone()).or_default().insert(boot.clone(), index);
-            self.boots.push(Boot { agent, boot, learnt, rows: Vec::new() });
+            let (agent, id): (Arc<str>, Arc<str>) = (agent.into(), boot.into());
+            self.by_name.entry(agent.clone()).or_default().insert(id.clone(), index);
+            self.boots.push(Boot { agent, id, learnt, rows: Vec::new() });
             index
         });
         self.last_boot = index;
@@ -229,7 +229,7 @@ impl Building {
         if !fresh {
             return;
         }
-        let Boot { agent, boot, .. } = &self.boots[boot as usize];
+        let Boot { agent, id: boot, .. } = &self.boots[boot as usize];
         let Some(row) = cells.row(agent, boot, row) else { return };
         match row.kind {
             Kind::Gap => self.beyond.gaps.push(Gap {
@@ -279,12 +279,12 @@ impl Building {
             }
             if moves {
                 let cause = cells.text("causation_id", row).map_or(0, hash::event);
-                let id = hash::concluded(&self.boots[place.boot as usize].boot, place.seq);
+                let id = hash::concluded(&self.boots[place.boot as usize].id, place.seq);
                 self.loose.push(Loose { event, cause, at: at.0, id, row: number });
             }
         }
         if moves && fresh {
-            let Boot { agent, boot, .. } = &self.boots[place.boot as usize];
+            let Boot { agent, id: boot, .. } = &self.boots[place.boot as usize];
             let who = (place.boot, &**agent, &**boot);
             self.moved.row(cells, row, kind, at, who, &mut self.beyond);
         }
@@ -299,7 +299,7 @@ impl Building {
         flow: Option<u64>,
     ) {
         let Some(name) = cells.text("broker_txn", row) else { return };
-        let boot = &self.boots[place.boot as usize].boot;
+        let boot = &self.boots[place.boot as usize].id;
         let name = hash::broker_transaction(boot, name);
         match (place.kind, flow) {
             (Kind::Transaction, _) => {
@@ -347,7 +347,7 @@ impl Building {
         }
         // What a row concludes says what it is about, where it says nothing itself.
         let Some(seq) = cells.long("ref_seq", row) else { return false };
-        let boot = &self.boots[place.boot as usize].boot;
+        let boot = &self.boots[place.boot as usize].id;
         add(hash::concluded(cells.text("ref_boot", row).unwrap_or(boot), seq));
         true
     }
@@ -356,7 +356,7 @@ impl Building {
     fn conclude(&mut self, cells: &Cells<'_>, row: usize, place: &Place, refused: bool) {
         let Some(seq) = cells.long("ref_seq", row) else { return };
         let again = !place.fresh;
-        let Boot { agent, boot, .. } = &self.boots[place.boot as usize];
+        let Boot { agent, id: boot, .. } = &self.boots[place.boot as usize];
         match cells.text("ref_boot", row) {
             Some(other) if *other != **boot => {
                 let (agent, boot) = (agent.clone(), other.into());
@@ -476,7 +476,7 @@ impl Boot {
     fn sorted(mut self) -> BootRows {
         self.rows.sort_unstable();
         let (seqs, rows): (Vec<i64>, Vec<u32>) = self.rows.into_iter().unzip();
-        BootRows { agent: self.agent, boot: self.boot, seqs: seqs.into(), rows: rows.into() }
+        BootRows { agent: self.agent, boot: self.id, seqs: seqs.into(), rows: rows.into() }
     }
 }
 

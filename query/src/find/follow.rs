@@ -50,6 +50,9 @@ impl Keeper {
         // Without these rows nothing may be said: statuses tell of them already.
         let first = catalog.read().snapshot.read_at.is_none();
         let insists = first || is_gone || !self.holds(names, table);
+        if insists {
+            self.table.hurry();
+        }
         let patience = (!insists).then_some(PATIENCE);
         while !self.table.prepare(catalog, table, &self.learnt, patience).await {
             if !insists {

@@ -371,13 +371,12 @@ impl Inner {
 
     /// All that an agent saw up to then lies before a row of it.
     pub(super) fn seen_before(&self, agent: &str, boot: &str, seq: i64) -> Micros {
-        match self.object_of(agent, boot, seq - 1).map(|(_, known)| &known.source) {
-            Some(Source::Inbox(object)) => object.watermark,
-            _ => {
-                let before = self.row_of(agent, boot, seq - 1);
-                before.map_or(Micros(0), |(_, known, row)| Micros(known.time_of(row)))
-            }
+        let object = self.object_of(agent, boot, seq - 1).map(|(_, known)| &known.source);
+        if let Some(Source::Inbox(object)) = object {
+            return object.watermark;
         }
+        let before = self.row_of(agent, boot, seq - 1);
+        before.map_or(Micros(0), |(_, known, row)| Micros(known.time_of(row)))
     }
 
     /// Chains of messages without a transaction id that began before `before`, newest first. One

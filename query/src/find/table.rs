@@ -26,8 +26,11 @@ use crate::store::{History, HistoryFile, Store};
 const AT_ONCE: usize = 2;
 /// Row groups of a file that are fetched ahead.
 const AHEAD: usize = 2;
-/// After so many tries the others do not wait any more for a file that the store does not give.
+/// After so many tries a file that the store does not give is left out, where what was shown before
+/// does not have its rows any more.
 const TRIES: u32 = 3;
+/// Before the second of them.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// Files of the table on their way into the index.
 #[derive(Default)]
@@ -46,12 +49,14 @@ struct Failed {
     times: u32,
     again: Option<(Instant, Duration)>,
     at: Option<(Micros, Micros)>,
+    /// What is shown is without it.
+    left_out: bool,
 }
 
 impl Failed {
-    /// Whether others wait for it.
-    fn holds_up(&self) -> bool {
-        self.again.is_some() && self.times < TRIES
+    /// Whether others wait for it: always, while what is shown has its rows.
+    fn holds_up(&self, insists: bool) -> bool {
+        self.again.is_some() && !self.left_out && (!insists || self.times < TRIES)
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -116,16 +121,23 @@ impl Table {
                 }
                 None => self.running.join_next().await,
             };
-            match done {
-                Some(Ok((path, made))) => self.done(target, path, made),
-                // These tasks do not panic and are not ended, but with the runtime.
-                Some(Err(_)) | None => {
-                    self.started.clear();
-                    return false;
-                }
-            }
+            // These tasks do not panic and are not ended, but with the runtime.
+            let Some(Ok((path, made))) = done else {
+                self.started.clear();
+                return false;
+            };
+            self.done(target, path, made);
         }
-        !self.failed.values().any(Failed::holds_up)
+        let insists = patience.is_none();
+        !self.failed.values().any(|failed| failed.holds_up(insists))
+    }
+
+    /// Files that could not be read are tried at once: what was shown is not there any more.
+    pub(super) fn hurry(&mut self) {
+        for failed in self.failed.values_mut().filter(|failed| !failed.left_out) {
+            failed.times = 0;
+            failed.again = failed.again.map(|_| (Instant::now(), FIRST_WAIT));
+        }
     }
 
     fn held(&self) -> usize {
@@ -168,7 +180,8 @@ impl Table {
                 if times == 1 {
                     warn!(file = %path, why, "file of the table cannot be read");
                 }
-                self.failed.insert(path, Failed { trouble, times, again, at: file.at });
+                let left_out = before.is_some_and(|failed| failed.left_out);
+                self.failed.insert(path, Failed { trouble, times, again, at: file.at, left_out });
             }
         }
     }
@@ -186,7 +199,10 @@ impl Table {
             let path = &file.meta.location;
             if let Some(prepared) = self.ready.remove(path) {
                 made.push(prepared);
-            } else if self.failed.contains_key(path) || self.taken.contains(path) {
+            } else if let Some(failed) = self.failed.get_mut(path) {
+                failed.left_out = true;
+                continue;
+            } else if self.taken.contains(path) {
                 continue;
             } else {
                 left_out.push(file);
@@ -204,7 +220,7 @@ impl Table {
     /// Times of files that are missing from what is shown, and why they are. While others wait for
     /// a file, what was shown before has its rows.
     pub(super) fn missing(&self) -> impl Iterator<Item = (Option<(Micros, Micros)>, &Trouble)> {
-        let missing = self.failed.values().filter(|failed| !failed.holds_up());
+        let missing = self.failed.values().filter(|failed| failed.left_out);
         missing.map(|failed| (failed.at, &failed.trouble))
     }
 }

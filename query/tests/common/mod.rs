@@ -1,6 +1,7 @@
 //! A store in a temporary folder, filled as agents fill it.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod busy;
 pub(crate) mod moody;
 pub(crate) mod mortal;
 pub(crate) mod table;
