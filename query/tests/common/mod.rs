@@ -115,10 +115,13 @@ impl Inbox {
             .build();
         let path = self.folder.path().join(name.path());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let file = File::create(&path).unwrap();
+        // As agents do: it is there whole or not at all.
+        let partial = self.folder.path().join(format!("{}-{}.partial", name.agent, name.first.0));
+        let file = File::create(&partial).unwrap();
         let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
+        std::fs::rename(&partial, &path).unwrap();
         path
     }
 
