@@ -3,12 +3,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::mortal::{Dies, Mortal};
 use common::{BOOT_1, Inbox, NOON, SECOND, cars, counts, everything, objects_in, row};
-use flowtap_query::ingest::{Ingester, Keep, Options};
+use flowtap_query::ingest::{Day, Ingester, Keep, Options};
 use flowtap_query::store::{Store, now};
 use flowtap_record::{Kind, Micros};
 use serde_json::{Value, json};
@@ -181,15 +180,13 @@ async fn days_past_retention_go_and_the_rest_stays() {
     // Noon of the 21st, as if it were now.
     let now = Micros(NOON);
     let would: Vec<String> =
-        ingester.past_retention(now).await.unwrap().iter().map(|day| day.date()).collect();
+        ingester.past_retention(now).await.unwrap().iter().map(Day::date).collect();
     assert_eq!(would, ["2026-11-16", "2026-11-17", "2026-11-18"]);
     assert_eq!(counts(&inbox).await, json!([{"rows": 6, "twice": 0}]));
     assert_eq!(ingester.retain(now).await.unwrap().len(), 3);
     assert_eq!(ingester.retain(now).await.unwrap().len(), 0);
     let days = inbox.ask("SELECT day FROM history ORDER BY day").await;
-    let days: BTreeMap<_, _> =
-        days.as_array().unwrap().iter().map(|row| (row["day"].to_string(), ())).collect();
-    assert_eq!(days.len(), 3);
+    assert_eq!(days.as_array().map(Vec::len), Some(3), "{days}");
     // They do not come back with the objects that held them.
     inbox.put("shop-a1", BOOT_1, 1, &rows);
     assert_eq!(counts(&inbox).await, json!([{"rows": 3, "twice": 0}]));

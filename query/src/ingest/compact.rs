@@ -188,7 +188,7 @@ impl Merge {
 
     fn key(&self, held: usize, row: usize) -> Key<'_> {
         let batch = &self.held[held];
-        let key = batch.column_by_name(self.by.key).map(|it| it.as_string::<i32>());
+        let key = batch.column_by_name(self.by.key).map(AsArray::as_string::<i32>);
         let key = key.filter(|it| it.is_valid(row)).map(|it| it.value(row));
         let times = batch.column_by_name(self.by.time);
         let at = times.map_or(0, |it| it.as_primitive::<TimestampMicrosecondType>().value(row));

@@ -51,6 +51,9 @@ pub(crate) struct File {
     stats: String,
 }
 
+/// What a row is sorted by, day first and rows without a key last; then its batch and its place there.
+type Placed<'a> = (i32, bool, Option<&'a str>, i64, usize, usize);
+
 /// Sorts rows and makes one file for each `day` that they have. Of rows that are equal in what sorts,
 /// the order given stays.
 pub(crate) fn encode(batches: &[RecordBatch], by: SortedBy) -> Result<Vec<File>, String> {
@@ -68,7 +71,7 @@ pub(crate) fn encode(batches: &[RecordBatch], by: SortedBy) -> Result<Vec<File>,
     }
     order.sort_unstable();
     let batches: Vec<&RecordBatch> = batches.iter().collect();
-    let one_day = |rows: &[(i32, bool, Option<&str>, i64, usize, usize)]| {
+    let one_day = |rows: &[Placed<'_>]| {
         let schema = batches[0].schema();
         let in_file: Vec<usize> =
             (0..schema.fields().len()).filter(|it| schema.field(*it).name() != "day").collect();

@@ -445,11 +445,11 @@ fn is_conflict(error: &DeltaTableError) -> bool {
 }
 
 fn take_in(step: &mut Step, take: &Take, rows: rows::Rows) {
-    step.rows += rows.rows;
+    step.rows += rows.count;
     step.progress.taken.push(Taken {
         object: take.name.path(),
         bytes: take.meta.size,
-        rows: rows.rows as u64,
+        rows: rows.count as u64,
         uploaded_at: rows.uploaded_at,
         watermark: rows.watermark,
         last_modified: Micros(take.meta.last_modified.timestamp_micros()),

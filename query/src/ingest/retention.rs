@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn days_whose_end_is_longer_ago_go() {
         let days = [(5, 1), (5, 1), (7, 1), (9, 1)];
-        let keep = Keep { age: Some(Duration::from_secs(2 * 86_400)), bytes: None };
+        let keep = Keep { age: Some(Duration::from_hours(48)), bytes: None };
         assert_eq!(gone(&days, keep, Micros(9 * DAY_US + 1)), [5]);
         assert_eq!(gone(&days, keep, Micros(10 * DAY_US - 1)), [5]);
         assert_eq!(gone(&days, keep, Micros(10 * DAY_US)), [5, 7]);

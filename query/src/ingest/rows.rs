@@ -26,7 +26,7 @@ const ROWS_AT_ONCE: usize = 8192;
 pub(super) struct Rows {
     /// Columns of [`table_schema`].
     pub(super) batches: Vec<RecordBatch>,
-    pub(super) rows: usize,
+    pub(super) count: usize,
     pub(super) uploaded_at: Micros,
     pub(super) watermark: Micros,
 }
@@ -57,7 +57,7 @@ pub(super) fn decode(name: &InboxName, bytes: Bytes, from: i64) -> Result<Rows, 
         .map_err(|error| error.to_string())?;
     let mut rows = Rows {
         batches: Vec::new(),
-        rows: 0,
+        count: 0,
         uploaded_at: checked.uploaded_at,
         watermark: checked.watermark,
     };
@@ -73,7 +73,7 @@ pub(super) fn decode(name: &InboxName, bytes: Bytes, from: i64) -> Result<Rows, 
         before = check(name, &batch, before)?;
         let kept = not_before(&batch, from);
         if kept.num_rows() > 0 {
-            rows.rows += kept.num_rows();
+            rows.count += kept.num_rows();
             rows.batches.push(complete(&kept, checked.uploaded_at)?);
         }
     }
