@@ -96,7 +96,7 @@ async fn rows_that_never_came_are_given_up_after_a_day_and_told_of() {
     let gaps = "SELECT agent, reason, gap_count, object FROM gaps";
     assert_eq!(
         inbox.ask(gaps).await,
-        json!([{"agent": "shop-a1", "reason": "object_missing", "gap_count": 10, "object": null}])
+        json!([{"agent": "shop-a1", "reason": "rows_lost", "gap_count": 10, "object": null}])
     );
     // Should they come after all, they are not taken: their range counts as taken.
     inbox.put("shop-a1", BOOT_1, 1, &rows(10));

@@ -149,7 +149,7 @@ impl Missing {
             boot: lost.boot.clone(),
             at: lost.since,
             range: (lost.first, lost.last),
-            reason: "object_missing",
+            reason: "rows_lost",
             object: None,
             why: "what lies behind these rows is there, they never came".to_owned(),
         }

@@ -1,7 +1,7 @@
 -- One row for each time that an agent could not see, in its own words: from, to, how many, why.
 -- And one for each object that was left out because it cannot be read or does not hold what its
 -- name says (reason 'object_refused', `object` names it), and for rows that never came although what
--- lies behind them did (reason 'object_missing').
+-- lies behind them did (reason 'rows_lost').
 SELECT
   agent, boot, seq, at, day, service, instance, tap, system, cluster, vhost,
   destination, subscription, connection, channel,
