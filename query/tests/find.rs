@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use common::busy::look;
 use common::moody::Moody;
 use common::{BOOT_1, BOOT_2, Inbox, NOON, SECOND, cars, id, row};
 use flowtap_query::answer::{Answers, Filter};
@@ -18,11 +19,6 @@ use flowtap_record::{Encoding, Field, Kind, Micros, Observation, Outcome, RowRef
 
 fn answers(store: &Arc<Moody>) -> Answers {
     Answers::new(Arc::new(Catalog::new(Store::over("moody://", store.clone()))))
-}
-
-async fn look(answers: &Answers) {
-    let now = flowtap_query::answer::now();
-    answers.catalog().refresh(Duration::ZERO, now).await.unwrap();
 }
 
 fn states(list: &FlowList) -> Vec<(&str, State)> {

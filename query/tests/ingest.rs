@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::mortal::{Dies, Mortal};
+use common::moody::{Dies, Moody};
 use common::{
     BOOT_1, BOOT_2, Inbox, NOON, SECOND, cars, counts, everything, objects_in, row, says,
 };
@@ -193,7 +193,7 @@ async fn each_row_is_there_once_wherever_the_ingester_dies() {
         let mut died = false;
         for dies in [Dies::Before(at), Dies::After(at)] {
             let inbox = half_way().await;
-            let mortal = Mortal::over(&inbox, dies);
+            let mortal = Moody::mortal(&inbox, dies);
             let first = mortal.ingester(AT_ONCE).pass(now()).await;
             died |= mortal.writes() >= at;
             deaths += usize::from(first.is_err());
@@ -215,7 +215,7 @@ async fn an_answer_that_was_lost_is_no_loss() {
     // It does not die, it only does not hear: the same ingester goes on.
     for at in 1..16 {
         let inbox = half_way().await;
-        let deaf = Mortal::over(&inbox, Dies::Deaf(at));
+        let deaf = Moody::mortal(&inbox, Dies::Deaf(at));
         let mut ingester = deaf.ingester(AT_ONCE);
         let mut failed = 0;
         for _ in 0..4 {
@@ -262,7 +262,7 @@ async fn two_ingesters_at_once_take_each_row_once() {
 #[tokio::test]
 async fn a_store_that_ignores_conditions_is_refused() {
     let inbox = cars();
-    let careless = Mortal::careless(&inbox);
+    let careless = Moody::careless(&inbox);
     let refused = careless.ingester(AT_ONCE).pass(now()).await;
     assert!(matches!(refused, Err(IngestError::Unsafe(_))), "{refused:?}");
     assert_eq!(objects_in(&inbox.folder.path().join("history")), 0);

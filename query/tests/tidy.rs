@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::mortal::{Dies, Mortal};
+use common::moody::{Dies, Moody};
 use common::{BOOT_1, Inbox, NOON, SECOND, cars, counts, everything, objects_in, row};
 use flowtap_query::ingest::{Day, Ingester, Keep, Options};
 use flowtap_query::store::{Store, now};
@@ -114,7 +114,7 @@ async fn a_compactor_may_die_anywhere() {
         let mut died = false;
         for dies in [Dies::Before(at), Dies::After(at)] {
             let inbox = many_files(3).await;
-            let mortal = Mortal::over(&inbox, dies);
+            let mortal = Moody::mortal(&inbox, dies);
             let done = mortal.ingester(AT_ONCE).compact(now()).await;
             died |= mortal.writes() >= at;
             assert_eq!(counts(&inbox).await, whole, "{dies:?}: {done:?}");

@@ -24,7 +24,7 @@ pub use status::{
     AgentState, AgentStatus, ClockSample, SpoolStatus, TableStatus, TapStatus, footer,
 };
 pub use text::escape_bytes;
-pub use time::{Micros, cluster_key, day_of};
+pub use time::{DAY_US, Micros, cluster_key, day_of};
 pub use value::Value;
 
 /// Version of the row schema, written as `flowtap.schema` into every Parquet footer.

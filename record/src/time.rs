@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Micros(pub i64);
 
-const DAY_US: i64 = 86_400_000_000;
+/// Microseconds of a day.
+pub const DAY_US: i64 = 86_400_000_000;
 
 impl Micros {
     /// Microseconds from `earlier` to `self`, never negative.

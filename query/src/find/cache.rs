@@ -65,7 +65,7 @@ impl Cache {
         if let Some(Entry::Opened(known)) = self.get(&key) {
             return Ok(known);
         }
-        let bytes = Opened::fetch(store, meta).await?;
+        let bytes = store.fetch(meta).await.map_err(|error| ReadError::of(&error))?;
         let opened = Arc::new(Opened::of(bytes).map_err(ReadError::Broken)?);
         self.put(key, Entry::Opened(opened.clone()), opened.held());
         Ok(opened)

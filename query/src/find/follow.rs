@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use flowtap_record::Micros;
 use flowtap_record::path::InboxName;
+use flowtap_record::{DAY_US, Micros};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use tracing::debug;
@@ -18,15 +18,13 @@ use super::inner::{Inner, Why};
 use super::keeper::{Keeper, narrow};
 use super::known::{Prepared, Source};
 use super::object::Beyond;
-use super::unread::Trouble;
-use crate::store::{History, HistoryFile};
+use crate::store::{History, HistoryFile, Trouble};
 
 /// A look at the store waits so long for indexes of new files. Where they take longer, what was
 /// shown is shown on.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// Until a file that could not be read is tried again, where everything waits for it.
 const PAUSE: Duration = Duration::from_millis(100);
-const DAY_US: i64 = 86_400_000_000;
 
 /// An inbox object of which less is to be seen, made anew, or why it could not be.
 struct Narrowed {

@@ -23,11 +23,11 @@ use super::pending::Pending;
 use super::read::Opened;
 use super::shown::{Holes, gaps_of_file, missing_file};
 use super::status::Statuses;
-use super::table::{Table, decode};
+use super::table::Table;
 use super::twin::{Lesson, Twin};
-use super::unread::{Shelf, Trouble, began};
+use super::unread::{Shelf, began};
 use crate::flow::{Coverage, Gap, Habits};
-use crate::store::{History, InboxObject, Progress, StoreError};
+use crate::store::{History, InboxObject, Progress, StoreError, Trouble, decode};
 
 /// Objects whose bytes are in memory at the same time while indexes are made.
 const AT_ONCE: usize = 8;
@@ -295,7 +295,8 @@ async fn make(catalog: &Catalog, new: Arrival) -> Result<Prepared, Trouble> {
     let store = catalog.store();
     let Arrival { name, meta, from, above, learnt } = new;
     store.check_size(&meta).map_err(Trouble::Unbelievable)?;
-    let bytes = Opened::fetch(store, &meta).await?;
+    let bytes = store.fetch(&meta).await;
+    let bytes = bytes.map_err(|error| Trouble::Read(error.to_string()))?;
     let place = catalog.next_place();
     decode(move || {
         let opened = Opened::of(bytes)?;

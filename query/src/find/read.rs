@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::{ObjectMeta, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
@@ -15,9 +14,8 @@ use super::building::{Building, COLUMNS};
 use super::chunks::Chunks;
 use super::columns::Cells;
 use super::known::Source;
-use super::unread::Trouble;
 use crate::flow::Row;
-use crate::store::Store;
+use crate::store::Trouble;
 
 /// How much of each row is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,17 +124,6 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// The bytes of an object, all of them.
-    pub(super) async fn fetch(store: &Store, meta: &ObjectMeta) -> Result<Bytes, ReadError> {
-        let failed = |error: object_store::Error| ReadError::of(&error);
-        let got = store.objects().get(&meta.location).await.map_err(failed)?;
-        let bytes = got.bytes().await.map_err(failed)?;
-        if bytes.len() as u64 != meta.size {
-            return Err(ReadError::Store(format!("{} bytes came of {}", bytes.len(), meta.size)));
-        }
-        Ok(bytes)
-    }
-
     /// Decodes the footer.
     pub(super) fn of(bytes: Bytes) -> Result<Self, String> {
         let footer = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())

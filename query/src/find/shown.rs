@@ -5,11 +5,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use flowtap_record::Micros;
-use flowtap_record::path::InboxName;
 
-use super::unread::{Missing, SKEW_US, Trouble, began};
+use super::unread::{Missing, SKEW_US, began};
 use crate::flow::Gap;
-use crate::store::Progress;
+use crate::store::{self, Progress, Trouble};
 
 /// Agent, boot, first and last row.
 type Range = (String, String, i64, i64);
@@ -35,22 +34,14 @@ impl Holes {
         seen_before: impl Fn(&str, &str, i64) -> Micros,
         here: impl Fn(Micros) -> Micros,
     ) {
-        let refused = progress.quarantined.iter().filter_map(|it| {
-            let name = InboxName::parse(&it.object).ok()?;
-            let range = (name.agent, name.boot, name.first.0, name.last.0);
-            Some((range, it.last_modified, "object_refused"))
-        });
-        let lost = progress.lost.iter().map(|it| {
-            let range = (it.agent.clone(), it.boot.clone(), it.first, it.last);
-            (range, it.since, "rows_lost")
-        });
         let mut before = std::mem::take(&mut self.known);
-        for (range, to, reason) in refused.chain(lost) {
+        for store::Hole { agent, boot, first, last, at, reason, .. } in progress.holes() {
+            let range = (agent, boot, first, last);
             // What was told first was told when the most was known.
             let hole = before.remove(&range).unwrap_or_else(|| {
                 let (agent, boot, first, _) = &range;
                 let from = began(boot).max(seen_before(agent, boot, *first));
-                Hole { from, to: here(to).plus(SKEW_US), reason }
+                Hole { from, to: here(at).plus(SKEW_US), reason }
             });
             self.known.insert(range, hole);
         }

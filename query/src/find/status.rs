@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::clock::StoreClock;
 use crate::flow::Said;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Trouble};
 
 /// More than an agent's status ever takes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -25,14 +25,6 @@ pub(crate) struct Statuses {
     refused: HashMap<Path, String>,
     clock: StoreClock,
     listed_at: Option<Micros>,
-}
-
-/// Why a status is left out.
-enum Trouble {
-    /// The store did not give it: try again.
-    Read(String),
-    /// It is none. That does not change before it is put again.
-    Unbelievable(String),
 }
 
 impl Statuses {

@@ -18,9 +18,8 @@ use super::catalog::Catalog;
 use super::known::{Known, Prepared, Source};
 use super::learnt::Learnt;
 use super::lookup::Run;
-use super::read::ReadError;
-use super::unread::{Trouble, longer};
-use crate::store::{History, HistoryFile, Store};
+use super::unread::longer;
+use crate::store::{History, HistoryFile, Store, Trouble, decode};
 
 /// Files that are read at the same time.
 const AT_ONCE: usize = 2;
@@ -250,13 +249,4 @@ async fn make(
         Ok(Prepared { place, known, run: Run::new(place, pairs), beyond })
     })
     .await
-}
-
-/// Runs what takes its time where it holds up nobody.
-pub(super) async fn decode<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, Trouble> {
-    let made = tokio::task::spawn_blocking(work).await;
-    let made = made.unwrap_or_else(|_| Err("its rows broke the decoder".to_owned()));
-    made.map_err(|why| Trouble::from(ReadError::Broken(why)))
 }

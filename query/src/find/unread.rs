@@ -10,6 +10,7 @@ use flowtap_record::path::InboxName;
 use tracing::{info, warn};
 
 use crate::flow::{Gap, Row};
+use crate::store::Trouble;
 
 /// Clocks of two machines may differ by so much.
 pub(super) const SKEW_US: i64 = 5_000_000;
@@ -17,15 +18,6 @@ pub(super) const SKEW_US: i64 = 5_000_000;
 const AFTER_US: i64 = 60_000_000;
 /// An object that cannot be read is tried again at least so often.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
-
-/// Why an object is not in the index.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// The store did not give it: try again.
-    Read(String),
-    /// It is not what its name says. That does not change.
-    Unbelievable(String),
-}
 
 struct Unread {
     trouble: Trouble,

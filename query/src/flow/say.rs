@@ -1,12 +1,10 @@
 //! Words for people: times, places, the line about coverage.
 
-use flowtap_record::Micros;
+use flowtap_record::{DAY_US, Micros};
 
 use super::assemble::{Flow, Message};
 use super::coverage::Coverage;
 use super::row::Row;
-
-const DAY_US: i64 = 86_400_000_000;
 
 /// A time of day in UTC with milliseconds; with the date where that is not the day of `now`.
 pub fn clock(at: Micros, now: Micros) -> String {

@@ -10,8 +10,8 @@ use arrow::datatypes::TimestampMicrosecondType;
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::{Action, Remove};
 use deltalake_core::protocol::DeltaOperation;
-use flowtap_record::Micros;
 use flowtap_record::path::HISTORY;
+use flowtap_record::{DAY_US, Micros};
 use futures::TryStreamExt as _;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream};
@@ -31,7 +31,6 @@ const INPUTS: usize = 32;
 const WORTH: usize = 8;
 /// A day counts as over so long after its end: most late rows are there.
 const LATE_US: i64 = 3_600_000_000;
-const DAY_US: i64 = 86_400_000_000;
 /// Rows of each input that are decoded at a time.
 const ROWS_AT_ONCE: usize = 2048;
 

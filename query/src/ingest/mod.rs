@@ -19,13 +19,14 @@ mod uploads;
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use deltalake_core::kernel::Action;
 use deltalake_core::{DeltaTable, DeltaTableError};
 use flowtap_record::path::{self, HISTORY, InboxName};
-use flowtap_record::{AgentState, Micros};
+use flowtap_record::{AgentState, DAY_US, Micros};
 use futures::{StreamExt as _, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt as _, PutPayload};
@@ -36,7 +37,9 @@ use self::files::SortedBy;
 use self::plan::Take;
 pub use self::retention::{Day, Keep};
 use crate::find::Statuses;
-use crate::store::{INGEST, Progress, Quarantined, Store, StoreError, Taken};
+use crate::store::{
+    History, INGEST, Progress, Quarantined, Store, StoreError, Taken, Trouble, decode,
+};
 
 /// Bytes of inbox objects that one commit takes.
 const COMMIT_BYTES: u64 = 64 << 20;
@@ -50,7 +53,6 @@ const RACES: usize = 10;
 const MAX_TOLD: usize = 10_000;
 /// Time between two looks at what is past retention.
 const TIDY_EVERY: Duration = Duration::from_hours(1);
-const DAY_US: i64 = 86_400_000_000;
 /// How `history` is clustered.
 const SORTED_BY: SortedBy = SortedBy { key: "cluster_key", time: "at" };
 
@@ -130,6 +132,9 @@ pub struct Ingester {
     options: Options,
     probed: bool,
     statuses: Statuses,
+    /// The number up to which `uploads` is complete.
+    uploads: u64,
+    chain: sweep::Chain,
     passes: u64,
 }
 
@@ -145,8 +150,16 @@ struct Step {
 impl Ingester {
     /// An ingester of `store`.
     pub fn new(store: Store, options: Options) -> Self {
-        let (counts, statuses) = (Counts::default(), Statuses::default());
-        Self { counts, store, options, probed: false, statuses, passes: 0 }
+        Self {
+            counts: Counts::default(),
+            store,
+            options,
+            probed: false,
+            statuses: Statuses::default(),
+            uploads: 0,
+            chain: sweep::Chain::default(),
+            passes: 0,
+        }
     }
 
     /// What it does, as it does it.
@@ -188,9 +201,8 @@ impl Ingester {
 
     /// Merges small files of one day where that is worth it. Says whether it did: there may be more.
     pub async fn compact(&mut self, now: Micros) -> Result<bool, IngestError> {
-        let Some(table) = self.store.delta(HISTORY).await? else { return Ok(false) };
         // The files of this very version: who commits finds out whether they still are there.
-        let history = self.store.history_of(&table).await?;
+        let Some((table, history)) = self.store.history_table().await? else { return Ok(false) };
         let Some(job) = compact::plan(&history.files, now) else { return Ok(false) };
         let merged = compact::run(&self.store, &table, &job).await?;
         self.counts.merged.inc_by(u64::from(merged));
@@ -206,8 +218,9 @@ impl Ingester {
 
     /// Takes the days out of the table that are past retention. Returns them.
     pub async fn retain(&mut self, now: Micros) -> Result<Vec<Day>, IngestError> {
-        let Some(table) = self.store.delta(HISTORY).await? else { return Ok(Vec::new()) };
-        let history = self.store.history_of(&table).await?;
+        let Some((table, history)) = self.store.history_table().await? else {
+            return Ok(Vec::new());
+        };
         let gone = retention::plan(&history.files, self.options.keep, now);
         if !gone.is_empty() && !retention::run(&self.store, &table, &history.files, &gone).await? {
             return Ok(Vec::new());
@@ -217,8 +230,8 @@ impl Ingester {
 
     /// Deletes files that no version of the table needs any more. Returns how many.
     pub async fn vacuum(&mut self, now: Micros) -> Result<usize, IngestError> {
-        match self.store.delta(HISTORY).await? {
-            Some(table) => retention::vacuum(&self.store, &table, now).await,
+        match self.store.history_table().await? {
+            Some((table, _)) => retention::vacuum(&self.store, &table, now).await,
             None => Ok(0),
         }
     }
@@ -246,15 +259,15 @@ impl Ingester {
 
     /// None: somebody else committed meanwhile.
     async fn attempt(&mut self, now: Micros) -> Result<Option<Passed>, IngestError> {
-        let opened = table::open(&self.store, HISTORY, &rows::table_schema(), SORTED_BY).await?;
-        let number = table::number(&opened, INGEST).await;
-        let number = number.map_err(|error| self.store.table_trouble(HISTORY, error))?;
-        let progress = Progress::read(&self.store, number).await?;
-        let uploads = uploads::catch_up(&self.store, &progress).await?;
+        let (opened, history) = self.opened().await?;
+        let progress = &history.progress;
+        if self.uploads < progress.number {
+            self.uploads = uploads::catch_up(&self.store, progress).await?;
+        }
         // Statuses first: a boot that has ended put all its objects before.
         self.statuses.refresh(&self.store, now).await?;
         let listed = self.store.list_inbox(HISTORY).await?;
-        let plan = plan::plan(&listed, &progress, now);
+        let plan = plan::plan(&listed, progress, now);
         let waiting = plan.waiting;
         let mut step = self.read(plan.takes.into(), progress.clone(), now).await?;
         let left = self.let_go(&mut step.progress, &listed, now);
@@ -264,21 +277,28 @@ impl Ingester {
             quarantined: step.quarantined,
             waiting,
             more: step.more,
-            version: opened.version().unwrap_or_default(),
+            version: history.version,
             swept: 0,
         };
-        let changes = !step.progress.taken.is_empty()
-            || step.quarantined > 0
-            || left > 0
-            || step.progress.lost.len() > progress.lost.len();
-        if changes {
+        // What is lost is given up with what lies behind it.
+        if !step.progress.taken.is_empty() || step.quarantined > 0 || left > 0 {
             match self.commit(&opened, step).await? {
                 Some(version) => passed.version = version,
                 None => return Ok(None),
             }
         }
-        passed.swept = self.sweep(&progress, uploads, &listed, now).await?;
+        passed.swept = self.sweep(progress, &listed, now).await?;
         Ok(Some(passed))
+    }
+
+    /// The table, made if it isn't there.
+    async fn opened(&self) -> Result<(DeltaTable, Arc<History>), IngestError> {
+        if let Some(found) = self.store.history_table().await? {
+            return Ok(found);
+        }
+        table::open(&self.store, HISTORY, &rows::table_schema(), SORTED_BY).await?;
+        let made = self.store.history_table().await?;
+        made.ok_or_else(|| self.store.away("history was made and is not there".to_owned()).into())
     }
 
     /// Reads and checks what is to be taken, as much as one commit holds.
@@ -402,30 +422,26 @@ impl Ingester {
         number: u64,
         error: DeltaTableError,
     ) -> Result<Option<u64>, IngestError> {
-        let trouble = |error| self.store.table_trouble(HISTORY, error);
-        let Some(table) = self.store.delta(HISTORY).await? else {
-            return Err(trouble(error).into());
-        };
-        let committed = table::number(&table, INGEST).await.map_err(trouble)?;
+        let (_, history) = self.opened().await?;
+        let committed = history.progress.number;
         if committed == number {
-            return Ok(table.version());
+            return Ok(Some(history.version));
         }
         if committed > number || is_conflict(&error) {
             info!(number, committed, "another ingester was quicker");
             return Ok(None);
         }
-        Err(trouble(error).into())
+        Err(self.store.table_trouble(HISTORY, error).into())
     }
 
     async fn sweep(
-        &self,
+        &mut self,
         committed: &Progress,
-        uploads: u64,
         listed: &[(InboxName, ObjectMeta)],
         now: Micros,
     ) -> Result<usize, IngestError> {
-        let settled =
-            sweep::settled(&self.store, committed, uploads, self.options.grace, now).await?;
+        let grace = self.options.grace;
+        let settled = self.chain.settled(&self.store, committed, self.uploads, grace, now).await?;
         let swept = sweep::inbox(&self.store, listed, &settled).await?;
         if self.passes.is_multiple_of(100) {
             sweep::progress(&self.store, &settled, now).await?;
@@ -469,25 +485,12 @@ fn advance(progress: &mut Progress, take: &Take, watermark: Micros, uploaded_at:
     boot.uploaded_at = boot.uploaded_at.max(uploaded_at);
 }
 
-/// Why an object was not taken.
-enum Trouble {
-    /// The store did not give it.
-    Read(String),
-    /// What it holds is not what its name says.
-    Unbelievable(String),
-}
-
 async fn read(store: &Store, take: &Take) -> Result<rows::Rows, Trouble> {
     store.check_size(&take.meta).map_err(Trouble::Unbelievable)?;
-    let failed = |error: object_store::Error| Trouble::Read(error.to_string());
-    let got = store.objects().get(&take.meta.location).await.map_err(failed)?;
-    let bytes = got.bytes().await.map_err(failed)?;
+    let bytes = store.fetch(&take.meta).await;
+    let bytes = bytes.map_err(|error| Trouble::Read(error.to_string()))?;
     let (name, from) = (take.name.clone(), take.from);
-    // A decoder that panics on what somebody put there takes nothing else with it.
-    let decoded = tokio::task::spawn_blocking(move || rows::decode(&name, bytes, from)).await;
-    decoded
-        .unwrap_or_else(|_| Err("its rows broke the decoder".to_owned()))
-        .map_err(Trouble::Unbelievable)
+    decode(move || rows::decode(&name, bytes, from)).await
 }
 
 /// Keeps what could not be taken, with the reason beside it.

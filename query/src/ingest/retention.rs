@@ -6,14 +6,12 @@ use std::time::Duration;
 use deltalake_core::DeltaTable;
 use deltalake_core::operations::vacuum::{Clock, VacuumMode};
 use deltalake_core::protocol::DeltaOperation;
-use flowtap_record::Micros;
 use flowtap_record::path::HISTORY;
+use flowtap_record::{DAY_US, Micros};
 use tracing::info;
 
 use super::{IngestError, compact, table};
 use crate::store::{HistoryFile, Store, day_text};
-
-const DAY_US: i64 = 86_400_000_000;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, AsArray, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
+use arrow::array::{AsArray, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use bytes::Bytes;
 use flowtap_record::path::InboxName;
@@ -125,15 +123,10 @@ fn complete(batch: &RecordBatch, uploaded_at: Micros) -> Result<RecordBatch, Str
     let [Some(transaction), Some(trace), Some(message)] = ids else {
         return Err("it lacks a column".to_owned());
     };
-    let value = |texts: &'_ StringArray, row: usize| texts.is_valid(row).then_some(row);
-    let keys = (0..batch.num_rows()).map(|row| {
-        cluster_key(
-            value(transaction, row).map(|row| transaction.value(row)),
-            value(trace, row).map(|row| trace.value(row)),
-            value(message, row).map(|row| message.value(row)),
-        )
-    });
-    let keys: StringArray = keys.collect();
+    let ids = transaction.iter().zip(trace).zip(message);
+    let keys: StringArray = ids
+        .map(|((transaction, trace), message)| cluster_key(transaction, trace, message))
+        .collect();
     let times: &TimestampMicrosecondArray = batch
         .column_by_name("at")
         .and_then(|it| it.as_primitive_opt::<TimestampMicrosecondType>())

@@ -1,6 +1,8 @@
 //! What is in the table for long enough is taken out of the inbox. Readers that began before the
 //! commit still find it there for a while.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flowtap_record::Micros;
@@ -16,22 +18,36 @@ use crate::store::{Progress, Store, StoreError};
 const KEPT_US: i64 = 24 * 3_600_000_000;
 const AT_ONCE: usize = 16;
 
-/// The newest progress that was committed `grace` ago or earlier and whose objects are in `uploads`.
-/// Each progress names the one that was committed before it, so those whose commit never came are
-/// never met.
-pub(super) async fn settled(
-    store: &Store,
-    progress: &Progress,
-    uploads: u64,
-    grace: Duration,
-    now: Micros,
-) -> Result<Progress, StoreError> {
-    let grace = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
-    let mut settled = progress.clone();
-    while settled.number > 0 && (now.since(settled.at) < grace || settled.number > uploads) {
-        settled = Progress::read(store, settled.previous).await?;
+/// Progress objects of the last while, by number. They never change: each is read once.
+#[derive(Default)]
+pub(super) struct Chain(HashMap<u64, Arc<Progress>>);
+
+impl Chain {
+    /// The newest progress that was committed `grace` ago or earlier and whose objects are in
+    /// `uploads`. Each progress names the one that was committed before it, so those whose commit
+    /// never came are never met.
+    pub(super) async fn settled(
+        &mut self,
+        store: &Store,
+        progress: &Progress,
+        uploads: u64,
+        grace: Duration,
+        now: Micros,
+    ) -> Result<Arc<Progress>, StoreError> {
+        let grace = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
+        let mut settled = Arc::new(progress.clone());
+        while settled.number > 0 && (now.since(settled.at) < grace || settled.number > uploads) {
+            self.0.insert(settled.number, Arc::clone(&settled));
+            settled = match self.0.get(&settled.previous) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(Progress::read(store, settled.previous).await?),
+            };
+        }
+        let number = settled.number;
+        self.0.retain(|it, _| *it > number);
+        self.0.insert(number, Arc::clone(&settled));
+        Ok(settled)
     }
-    Ok(settled)
 }
 
 /// Deletes inbox objects that `settled` covers. Returns how many.

@@ -61,6 +61,13 @@ impl Store {
     /// What of the inbox is not covered by it must have been listed before: then each row is in
     /// the one or in the other.
     pub async fn history(&self) -> Result<Option<Arc<History>>, StoreError> {
+        Ok(self.history_table().await?.map(|(_, history)| history))
+    }
+
+    /// The same together with the table as it was loaded at that version, for who commits to it.
+    pub(crate) async fn history_table(
+        &self,
+    ) -> Result<Option<(DeltaTable, Arc<History>)>, StoreError> {
         let mut reader = self.reader().lock().await;
         if let Some(table) = &mut reader.table {
             table.update_state().await.map_err(|error| self.table_trouble(HISTORY, error))?;
@@ -70,16 +77,11 @@ impl Store {
         let Some(table) = &reader.table else { return Ok(None) };
         let version = table.version().unwrap_or_default();
         if let Some(last) = reader.last.as_ref().filter(|last| last.version == version) {
-            return Ok(Some(Arc::clone(last)));
+            return Ok(Some((table.clone(), Arc::clone(last))));
         }
-        let history = Arc::new(read(self, table).await?);
+        let (table, history) = (table.clone(), Arc::new(read(self, table).await?));
         reader.last = Some(Arc::clone(&history));
-        Ok(Some(history))
-    }
-
-    /// What `table`, which is `history`, holds at the version that it was loaded at.
-    pub(crate) async fn history_of(&self, table: &DeltaTable) -> Result<History, StoreError> {
-        read(self, table).await
+        Ok(Some((table, history)))
     }
 
     /// A Delta table of this store, loaded; none if it was never made.

@@ -14,6 +14,7 @@ use flowtap_record::path::{HISTORY, InboxName};
 
 use super::footer::{self, Footer};
 use super::history::History;
+use super::progress::Hole;
 use super::{Store, StoreError};
 
 /// Footers read at the same time.
@@ -75,6 +76,13 @@ pub struct Refused {
     pub last_modified: Micros,
     /// Why.
     pub why: String,
+}
+
+impl Refused {
+    /// What is missing for it.
+    pub(crate) fn hole(&self) -> Hole {
+        Hole::refused(&self.name, self.last_modified, &self.why)
+    }
 }
 
 /// What the inbox of one table holds, and what was moved out of it into `history`.

@@ -5,6 +5,7 @@ mod footer;
 mod history;
 mod in_order;
 mod inbox;
+mod object;
 mod progress;
 
 use std::path::{Path, PathBuf};
@@ -28,7 +29,8 @@ pub(crate) use footer::check as check_footer;
 pub use history::{History, HistoryFile};
 pub(crate) use history::{INGEST, day_text};
 pub use inbox::{Inbox, InboxObject, Refused};
-pub use progress::{BootProgress, Lost, Progress, Quarantined, Taken};
+pub(crate) use object::{Trouble, decode};
+pub use progress::{BootProgress, Hole, Lost, Progress, Quarantined, Taken};
 
 /// Footers kept in memory, so that a query reads each only once.
 const FOOTER_CACHE_BYTES: usize = 64 << 20;

@@ -75,6 +75,43 @@ pub struct Lost {
     pub since: Micros,
 }
 
+/// Rows of one boot that are not to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Whose.
+    pub agent: String,
+    /// Of which boot.
+    pub boot: String,
+    /// The first of them.
+    pub first: i64,
+    /// The last of them.
+    pub last: i64,
+    /// When that was seen to be so, by the store's clock: when the object was put, or what lies behind.
+    pub at: Micros,
+    /// The gap's reason.
+    pub reason: &'static str,
+    /// The object that was to hold them, if there is one.
+    pub object: Option<String>,
+    /// For people.
+    pub why: String,
+}
+
+impl Hole {
+    /// An object that cannot be believed.
+    pub(crate) fn refused(name: &InboxName, at: Micros, why: &str) -> Self {
+        Self {
+            agent: name.agent.clone(),
+            boot: name.boot.clone(),
+            first: name.first.0,
+            last: name.last.0,
+            at,
+            reason: "object_refused",
+            object: Some(name.path()),
+            why: why.to_owned(),
+        }
+    }
+}
+
 /// An object whose rows a commit took.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +139,25 @@ impl Progress {
     /// How far a boot is, if anything is known of it.
     pub fn boot(&self, agent: &str, boot: &str) -> Option<&BootProgress> {
         self.boots.get(agent)?.get(boot)
+    }
+
+    /// Rows that count as taken and are not to be had.
+    pub fn holes(&self) -> impl Iterator<Item = Hole> {
+        let quarantined = self.quarantined.iter().filter_map(|it| {
+            let name = InboxName::parse(&it.object).ok()?;
+            Some(Hole::refused(&name, it.last_modified, &it.why))
+        });
+        let lost = self.lost.iter().map(|it| Hole {
+            agent: it.agent.clone(),
+            boot: it.boot.clone(),
+            first: it.first,
+            last: it.last,
+            at: it.since,
+            reason: "rows_lost",
+            object: None,
+            why: "what lies behind these rows is there, they never came".to_owned(),
+        });
+        quarantined.chain(lost)
     }
 
     /// Whether all rows of an inbox object are taken.

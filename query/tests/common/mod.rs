@@ -3,7 +3,6 @@
 
 pub(crate) mod busy;
 pub(crate) mod moody;
-pub(crate) mod mortal;
 pub(crate) mod table;
 
 use std::fs::File;

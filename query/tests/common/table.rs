@@ -14,7 +14,7 @@ use arrow::compute::{
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use flowtap_query::store::{BootProgress, Lost, Progress, Quarantined};
 use flowtap_record::path::{InboxName, ingest};
-use flowtap_record::{Micros, cluster_key};
+use flowtap_record::{DAY_US, Micros, cluster_key};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::properties::WriterProperties;
@@ -22,7 +22,6 @@ use serde_json::{Value, json};
 
 use super::Inbox;
 
-const DAY_US: i64 = 86_400_000_000;
 /// Rows in a row group at least: few, so that a file has several.
 const GROUP: usize = 7;
 

@@ -16,7 +16,9 @@ use flowtap_tests::s3::{Options as ServerOptions, S3Server};
 use flowtap_tests::sidecar::{Options, Sidecar};
 use flowtap_tests::sql::Store;
 use flowtap_tests::{net, program, wait_until};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{CertificateParams, KeyPair};
+
+use crate::support::authority;
 
 type Env = Vec<(String, String)>;
 
@@ -29,13 +31,7 @@ struct Secured {
 /// `None`: this machine hasn't got the server.
 fn secured(domain: Option<&str>) -> Option<Secured> {
     let files = Folder::new("certificates");
-    let mut params = CertificateParams::new(Vec::new()).expect("no names");
-    // Issuer and subject of the same name would make the certificate look signed by itself.
-    params.distinguished_name.push(DnType::CommonName, "an authority for tests");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_key = KeyPair::generate().expect("a key");
-    let ca = params.self_signed(&ca_key).expect("signed by itself").pem();
-    let issuer = Issuer::new(params, ca_key);
+    let (ca, issuer) = authority();
     let key = KeyPair::generate().expect("a key");
     let mut names = vec!["localhost".to_owned()];
     names.extend(domain.map(|domain| format!("*.{domain}")));

@@ -8,6 +8,7 @@ use flowtap_tests::raw::{self, Args, Hello, MESSAGE_ID, Raw};
 use flowtap_tests::sidecar::{Options, Sidecar};
 use flowtap_tests::sql::Store;
 use lapin::{Channel, Connection, ConnectionProperties};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
 /// A vhost of a broker and a store in a folder.
@@ -113,4 +114,15 @@ pub(crate) fn metric(sidecar: &Sidecar, name: &str) -> i64 {
     let metrics = sidecar.metrics();
     let lines = metrics.lines().filter(|line| line.starts_with(name));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as i64
+}
+
+/// A certificate authority of one's own: its certificate as PEM, and what signs in its name.
+pub(crate) fn authority() -> (String, Issuer<'static, KeyPair>) {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    // Issuer and subject of the same name would make the certificate look signed by itself.
+    params.distinguished_name.push(DnType::CommonName, "an authority for tests");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let ca = params.self_signed(&key).expect("signed by itself").pem();
+    (ca, Issuer::new(params, key))
 }

@@ -17,9 +17,9 @@ use flowtap_tests::sql::Store;
 use flowtap_tests::{available, cache_dir, wait_until};
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{CertificateParams, DnType, KeyPair};
 
-use crate::support::{Scene, channel, scene, scene_on};
+use crate::support::{Scene, authority, channel, scene, scene_on};
 
 /// An authority, and one certificate of it for `localhost`.
 struct Authority {
@@ -30,13 +30,7 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        // Issuer and subject of the same name would make the certificate look signed by itself.
-        params.distinguished_name.push(DnType::CommonName, "an authority for tests");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca_key = KeyPair::generate().expect("a key");
-        let ca = params.self_signed(&ca_key).expect("signed by itself").pem();
-        let issuer = Issuer::new(params, ca_key);
+        let (ca, issuer) = authority();
         let key = KeyPair::generate().expect("a key");
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("names");
