@@ -256,10 +256,28 @@ make_kafka() { # FOLDER POM
 make_kafka4() { make_kafka "$kafka4" 4/pom.xml; }
 make_kafka39() { make_kafka "$kafka39" 3.9/pom.xml; }
 
+# A Kafka node was started in the background; it ends with this script, whatever ends that, and does
+# not hold the lock.
+await_node() {
+    node=$!
+    trap 'kill -TERM "$node" 2>/dev/null' EXIT
+    for _ in $(seq 600); do
+        ! grep -q "Kafka Server started" "$log" || break
+        kill -0 "$node" 2>/dev/null || break
+        sleep 0.1
+    done
+}
+
+end_node() {
+    trap - EXIT
+    kill -TERM "$node"
+    wait "$node" || [ $? = 143 ]
+}
+
 # The archive names the jars' folder, so it is made where they stay.
 make_archive() { # FOLDER
     step "class archive of $(basename "$1")"
-    local at pid
+    local at
     at=$(mktemp -d "${TMPDIR:-/tmp}/flowtap-kafka.XXXXXX")
     printf '%s\n' "process.roles=broker,controller" "node.id=1" "controller.quorum.voters=1@127.0.0.1:25393" \
         "listeners=PLAINTEXT://127.0.0.1:25392,CONTROLLER://127.0.0.1:25393" \
@@ -272,15 +290,9 @@ make_archive() { # FOLDER
         -XX:ArchiveClassesAtExit="$1/broker.jsa.partial" -Xlog:disable \
         -Dlog4j2.configurationFile="$PWD/tests/kafka/log4j2.properties" \
         -Dlog4j.configuration="file:$PWD/tests/kafka/log4j.properties" \
-        -cp "$1/libs/*" kafka.Kafka "$at/server.properties" >"$log" 2>&1 &
-    pid=$!
-    for _ in $(seq 600); do
-        ! grep -q "Kafka Server started" "$log" || break
-        kill -0 "$pid" 2>/dev/null || break
-        sleep 0.1
-    done
-    kill -TERM "$pid"
-    wait "$pid" || [ $? = 143 ]
+        -cp "$1/libs/*" kafka.Kafka "$at/server.properties" >"$log" 2>&1 9>&- &
+    await_node
+    end_node
     rm -rf --one-file-system "$at"
     mv "$1/broker.jsa.partial" "$1/broker.jsa"
 }
@@ -300,16 +312,11 @@ make_kafkajava() {
 # From a run that consumes and produces in transactions: that takes most of the client.
 make_kafkajavacds() {
     step "class archive of the Java service"
-    local at pid role service=(-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1)
+    local at role service=(-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1)
     at=$(mktemp -d "${TMPDIR:-/tmp}/flowtap-kafka.XXXXXX")
     current "$kafka4" "$CACHE/kafka-4"
-    FLOWTAP_CACHE=$CACHE scripts/kafka.sh "$at" 25392 4 >"$log" 2>&1 &
-    pid=$!
-    for _ in $(seq 600); do
-        ! grep -q "Kafka Server started" "$log" || break
-        kill -0 "$pid" 2>/dev/null || break
-        sleep 0.1
-    done
+    FLOWTAP_CACHE=$CACHE scripts/kafka.sh "$at" 25392 4 >"$log" 2>&1 9>&- &
+    await_node
     role='"bootstrap":"127.0.0.1:25392","config":{"max.block.ms":30000}'
     java "${service[@]}" -cp "$kafkajava/service.jar:$kafka4/libs/*" KafkaService \
         "{\"role\":\"produce\",\"topic\":\"in\",\"count\":20,\"compression\":\"lz4\",$role}" >>"$log" 2>&1
@@ -317,8 +324,7 @@ make_kafkajavacds() {
         -cp "$kafkajava/service.jar:$kafka4/libs/*" KafkaService \
         "{\"role\":\"consume\",\"topics\":[\"in\"],\"group\":\"g\",\"commit\":\"never\",\"records\":20,$role,
           \"to\":{\"topic\":\"in\",\"transaction\":\"t\",\"compression\":\"zstd\"}}" >>"$log" 2>&1
-    kill -TERM "$pid"
-    wait "$pid" || [ $? = 143 ]
+    end_node
     rm -rf --one-file-system "$at"
     mv "$kafkajavacds.partial" "$kafkajavacds"
 }
@@ -369,7 +375,7 @@ make_deny() {
 if [ ${#plan[@]} -gt 0 ]; then
     mkdir -p "$CACHE/bin"
     exec 9>"$CACHE/.lock"
-    flock 9
+    flock -n 9 || { echo "setup: another set-up is at work; waiting for it" >&2; flock 9; }
     log=$(mktemp "${TMPDIR:-/tmp}/flowtap-setup.XXXXXX")
     trap 'tail -n 20 "$log" >&2; echo "setup: failed; the whole output: $log" >&2' ERR
     if [ ${#missing[@]} -gt 0 ]; then

@@ -6,9 +6,9 @@ the noise), "sidecar" (records everything), "forward" (`record = false`), and "k
 core, the hop has another. Records of 1 kB, acks = all, one partition.
 
 At full speed records are produced first, and consumed when the hop is idle again: what it still has to
-decode belongs to the producing. At half of what direct reached a consumer follows the producer while
-it works; its rate is the producer's if it keeps up, and how long it needs after the producer's end is
-what it has fallen behind.
+decode belongs to the producing. Then a consumer follows the producer while it works, at half of the rate
+that the slower of the two reaches direct so. Its rate is the producer's if it keeps up, and how long it
+needs after the producer's end is what it has fallen behind.
 
 Only the standard library; prints a table and writes JSON.
 """
@@ -169,9 +169,9 @@ def measure(options, core, at, ways):
                 did[what]["cpu_us"] = spent * 1e6 / options.records
         return did
 
-    def half(way, number, rate):
-        topic, hop = f"half-{way}-{number}", ways[way][1].pid if way in ways else None
-        records = min(options.records, rate * 15)
+    def both(way, number, rate):
+        topic, hop = f"both-{way}-{number}-{rate}", ways[way][1].pid if way in ways else None
+        records = min(options.records, rate * 15) if rate > 0 else options.records
         before = cpu_seconds(hop) if hop else 0
         # It makes the topic, so that the consumer finds it.
         produce(ports[way], topic, 1, -1, core, at / f"{topic}.log")
@@ -186,8 +186,9 @@ def measure(options, core, at, ways):
         return did
 
     def run(way, number, rate):
-        did = half(way, number, rate) if rate else full(way, number)
-        print(f"  round {number + 1}/{options.rounds} {'half' if rate else 'full':4} {way:11}"
+        did = both(way, number, rate) if rate else full(way, number)
+        name = "full" if not rate else "knee" if rate < 0 else "half"
+        print(f"  round {number + 1}/{options.rounds} {name} {way:11}"
               f" produce {did['produce']['per_s']:>8.0f}/s p50 {did['produce']['p50_ms']} ms"
               f" p99 {did['produce']['p99_ms']} ms   consume {did['consume']['per_s']:>8.0f}/s", flush=True)
         return did
@@ -203,11 +204,13 @@ def measure(options, core, at, ways):
         return [{way: run(way, number, rate) for way in ways_now} for number, ways_now in enumerate(turned)]
 
     fast = rounds(None)
-    half_rate = int(median([this["direct"]["produce"]["per_s"] for this in fast]) / 2)
+    together = [run("direct", number, -1) for number in range(options.rounds)]
+    knee = median([min(this[what]["per_s"] for what in ("produce", "consume")) for this in together])
+    half_rate = int(knee / 2)
     slow = rounds(half_rate)
     summary = {"direct_per_s": {what: median([this["direct"][what]["per_s"] for this in fast])
                                 for what in ("produce", "consume")},
-               "half_rate": half_rate, "ways": {}}
+               "knee": knee, "half_rate": half_rate, "ways": {}}
     for way in order[1:]:
         said = {}
         for what in ("produce", "consume"):
@@ -229,7 +232,8 @@ def measure(options, core, at, ways):
 
 def show(summary):
     print(f"\ndirect: produced {summary['direct_per_s']['produce']:.0f}/s, consumed"
-          f" {summary['direct_per_s']['consume']:.0f}/s; half the rate is {summary['half_rate']}/s")
+          f" {summary['direct_per_s']['consume']:.0f}/s, both at once {summary['knee']:.0f}/s;"
+          f" half of that is {summary['half_rate']}/s")
     names = list(summary["ways"])
     print(f"{'':36}" + "".join(f"{name:>13}" for name in names))
     rows = [("produced, to direct", "produce_ratio", "{:.3f}"), ("consumed, to direct", "consume_ratio", "{:.3f}"),
