@@ -11,7 +11,7 @@ ifeq ($(CI),true)
 export CARGO_TARGET_DIR ?= $(FLOWTAP_CACHE)/target
 endif
 
-.PHONY: help ui demo demo-clean test test-long lint fmt bench bench-rabbitmq bench-kafka bench-query clean
+.PHONY: help ui demo demo-clean test test-long lint fmt bench bench-rabbitmq bench-kafka bench-query bench-storage clean
 
 help: ## lists the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -50,10 +50,11 @@ lint: ## formatting, clippy, and cargo-deny where it is installed
 fmt: ## formats the code
 	cargo fmt --all
 
-bench: ## all three below, RabbitMQ first
+bench: ## all four below, RabbitMQ first
 	@$(MAKE) --no-print-directory bench-rabbitmq
 	@$(MAKE) --no-print-directory bench-kafka
 	@$(MAKE) --no-print-directory bench-query
+	@$(MAKE) --no-print-directory bench-storage
 
 bench-rabbitmq: ## PerfTest with and without a sidecar: throughput, latency, CPU, memory
 	@scripts/setup.sh build test bench
@@ -66,6 +67,10 @@ bench-kafka: ## Kafka's performance tools with and without a sidecar
 bench-query: ## how long `flowtap why` and `flowtap flows` take over a million rows
 	@scripts/setup.sh build
 	@tests/bench/query.sh
+
+bench-storage: ## ten million rows over seven days on an S3 server: requests, bytes a row, beside DuckDB
+	@scripts/setup.sh build test
+	@tests/bench/storage.sh
 
 clean: ## removes what was built here and what the demo left (not the cache)
 	cargo clean --quiet

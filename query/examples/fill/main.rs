@@ -1,10 +1,10 @@
 //! Fills a folder with rows as agents would have written them: the order flow of a small car maker,
-//! for benchmarks. `cargo run --release -p flowtap-query --example fill -- FOLDER [ROWS] [kafka]`
+//! for benchmarks. `cargo run --release -p flowtap-query --example fill -- FOLDER [ROWS] [kafka] [days=N]`
 //!
 //! Six services; each order is one flow of 28 rows. One order in a thousand is rejected. Now and then
 //! comes what real systems have as well: messages without any id, messages with an event id alone, and
 //! a broker transaction that is rolled back. With `kafka` two more services, and each order goes on over
-//! Kafka and back: see `kafka.rs`.
+//! Kafka and back: see `kafka.rs`. With `days` the orders are spread over so many, up to now.
 
 mod kafka;
 
@@ -49,6 +49,7 @@ const OBJECT_ROWS: usize = 16_384;
 const ODD: i64 = 100;
 /// Microseconds between two orders.
 const PACE_US: i64 = 40_000;
+const DAY_US: i64 = 86_400_000_000;
 
 /// What one agent writes.
 struct Agent {
@@ -221,9 +222,16 @@ impl Order {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let folder = PathBuf::from(args.next().ok_or("want FOLDER [ROWS]")?);
+    let folder = PathBuf::from(args.next().ok_or("want FOLDER [ROWS] [kafka] [days=N]")?);
     let rows: i64 = args.next().map_or(Ok(1_000_000), |rows| rows.parse())?;
-    let with_kafka = args.next().is_some_and(|word| word == "kafka");
+    let (mut with_kafka, mut days) = (false, None);
+    for word in args {
+        match word.strip_prefix("days=") {
+            Some(number) => days = Some(number.parse::<i64>()?),
+            None if word == "kafka" => with_kafka = true,
+            None => return Err(format!("{word}: want kafka or days=N").into()),
+        }
+    }
     let services = if with_kafka { SERVICES.len() } else { PLAIN };
     let mut agents: Vec<Agent> = (0..services).map(|it| Agent::new(&folder, it)).collect();
     let now = jiff::Timestamp::now().as_microsecond();
@@ -231,14 +239,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     // next one of the last step.
     let rows_of_one = STEPS.len() as i64 * 6 - 2 + if with_kafka { kafka::ROWS } else { 0 };
     let orders = (rows / rows_of_one + 1) * 1001 / 1000;
-    let start = now - orders * PACE_US - 60_000_000;
+    let pace = days.map_or(PACE_US, |days| days * DAY_US / orders);
+    let start = now - orders * pace - 60_000_000;
     declare(&mut agents, start - 1_000_000)?;
     if with_kafka {
         kafka::declare(&mut agents, start - 1_000_000)?;
     }
     let mut log = kafka::Log::default();
     for index in 0..orders {
-        let at = start + index * PACE_US;
+        let at = start + index * pace;
         let order = Order::new(index);
         let ended = orders_way(&mut agents, &order, index, at)?;
         if index % ODD == 0 {
