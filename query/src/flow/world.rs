@@ -6,6 +6,7 @@
 //! it answers "this queue was bound", never "no queue was bound".
 
 mod change;
+mod closed;
 mod learn;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -14,6 +15,7 @@ use flowtap_record::Micros;
 use serde_json::Value;
 
 use change::{Change, matches, there};
+use closed::{Closed, Connection};
 
 use super::groups::Groups;
 use super::row::{Broker, Row};
@@ -48,8 +50,7 @@ pub struct World {
     routes: HashMap<(Name, String), Micros>,
     /// Queues that messages came back to after they had been given up there.
     returns: HashSet<Name>,
-    /// When a connection ended, by boot and number.
-    closed: HashMap<(String, i64), Micros>,
+    closed: Closed,
     /// When the last connection of an agent's start ended, by boot.
     last_closed: HashMap<String, Micros>,
     /// When an agent's start ended: its connections are gone with it.
@@ -63,7 +64,7 @@ struct Queue {
     /// When it was deleted or purged: what it held is gone. Newest last.
     emptied: Vec<(Micros, Emptied)>,
     /// The connection that it dies with.
-    exclusive: Option<(String, i64)>,
+    exclusive: Option<Connection>,
     /// It dies with its last consumer.
     auto_delete: bool,
 }
@@ -136,6 +137,10 @@ impl Consumer {
             tag: row.consumer.clone(),
         }
     }
+
+    fn on(&self) -> Option<Connection> {
+        self.connection.map(|number| (self.boot.clone(), number))
+    }
 }
 
 impl World {
@@ -203,10 +208,10 @@ impl World {
         if !known.life.is_empty() && !there(&known.life, at) && known.life[0].at <= at {
             return true;
         }
-        let closed = known.exclusive.as_ref().and_then(|(boot, connection)| {
-            self.closed.get(&(boot.clone(), *connection)).or_else(|| self.ended.get(boot))
+        let closed = known.exclusive.as_ref().and_then(|connection| {
+            self.closed.end_of(connection).or_else(|| self.ended.get(&connection.0).copied())
         });
-        if closed.is_some_and(|&closed| closed <= at) {
+        if closed.is_some_and(|closed| closed <= at) {
             return true;
         }
         known.auto_delete
@@ -248,8 +253,7 @@ impl World {
 
     /// When a consumer ended: with its own word, or with its connection.
     pub fn end_of(&self, consumer: &Consumer) -> Option<Micros> {
-        let connection = consumer.connection.map(|number| (consumer.boot.clone(), number));
-        let connection = connection.and_then(|connection| self.closed.get(&connection)).copied();
+        let connection = consumer.on().and_then(|connection| self.closed.end_of(&connection));
         consumer.closed.or(connection).or_else(|| self.ended.get(&consumer.boot).copied())
     }
 

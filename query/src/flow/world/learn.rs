@@ -44,12 +44,19 @@ impl World {
             (Kind::Topology, Some(what)) => self.learn_topology(row, what),
             (Kind::Session, Some("consumer")) => self.learn_consumer(row),
             (Kind::Session, Some("connection")) if row.outcome == Some(Outcome::Closed) => {
-                if let Some(connection) = row.connection {
-                    self.closed.insert((row.id.boot.clone(), connection), row.at);
+                let Some(connection) = row.connection else { return };
+                if self.closed.note((row.id.boot.clone(), connection), row.at) {
+                    self.forget_closed();
                 }
             }
             _ => {}
         }
+    }
+
+    fn forget_closed(&mut self) {
+        let exclusive = self.queues.values().filter_map(|queue| queue.exclusive.clone());
+        let consuming = self.consumers.values().flatten().filter_map(Consumer::on);
+        self.closed.forget(&exclusive.chain(consuming).collect());
     }
 
     /// All starts of agents that are over, and since when: what belonged to their connections is
