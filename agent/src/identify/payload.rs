@@ -367,10 +367,13 @@ mod tests {
                 }
             }
             Value::Array(items) => items.iter_mut().for_each(|item| blank(item, name)),
-            // A text that begins like JSON, has the name in it and cannot be read may hold anything.
-            Value::String(text) if text.contains(name) => {
+            // A text that begins like JSON, may have the name in it, in any case or behind an escape,
+            // and cannot be read may hold anything.
+            Value::String(text) => {
+                let lower = text.to_ascii_lowercase();
+                let may_name = lower.contains(name) || lower.contains("\\u");
                 let looks = text.trim_start().starts_with(['{', '[', '"']);
-                if looks && serde_json::from_str::<Value>(text).is_err() {
+                if looks && may_name && serde_json::from_str::<Value>(text).is_err() {
                     *value = json!("[redacted]");
                 }
             }
