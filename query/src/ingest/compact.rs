@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::TimestampMicrosecondType;
+use arrow::error::ArrowError;
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::{Action, Remove};
 use deltalake_core::protocol::DeltaOperation;
@@ -148,7 +149,15 @@ async fn merge(store: &Store, job: &Job) -> Result<File, IngestError> {
     }
     let schema = schema.ok_or_else(|| failed(&"no files"))?;
     let mut writer = FileWriter::new(job.day, schema, SORTED_BY).map_err(IngestError::Encode)?;
-    while !cursors.is_empty() {
+    loop {
+        if merge.places.len() >= files::CHUNK_ROWS || cursors.is_empty() && !merge.places.is_empty()
+        {
+            let sorted = merge.sorted(&mut cursors).map_err(|error| failed(&error))?;
+            writer = aside(move || writer.write(&sorted).map(|()| writer)).await?;
+        }
+        if cursors.is_empty() {
+            return aside(move || writer.finish()).await;
+        }
         let least = merge.least(&cursors);
         let until = merge.run_of(&cursors, least);
         let cursor = &mut cursors[least];
@@ -157,13 +166,15 @@ async fn merge(store: &Store, job: &Job) -> Result<File, IngestError> {
         if cursor.row == cursor.rows && !merge.next_batch(cursor).await? {
             cursors.swap_remove(least);
         }
-        if merge.places.len() >= files::CHUNK_ROWS {
-            merge.write(&mut writer, &mut cursors).map_err(IngestError::Encode)?;
-            tokio::task::yield_now().await;
-        }
     }
-    merge.write(&mut writer, &mut cursors).map_err(IngestError::Encode)?;
-    writer.finish().map_err(IngestError::Encode)
+}
+
+/// Runs what encodes, a row group for a good part of a second, beside what answers questions.
+async fn aside<T: Send + 'static>(
+    encode: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, IngestError> {
+    let done = tokio::task::spawn_blocking(encode).await;
+    done.map_err(|error| error.to_string()).flatten().map_err(IngestError::Encode)
 }
 
 /// What rows are sorted by: those without a key last.
@@ -213,14 +224,10 @@ impl Merge {
         (first..cursor.rows).take_while(stays).last().map_or(first, |row| row + 1)
     }
 
-    /// Writes what is put in order, and lets go of batches that are used up.
-    fn write(&mut self, writer: &mut FileWriter, cursors: &mut [Cursor]) -> Result<(), String> {
-        if self.places.is_empty() {
-            return Ok(());
-        }
+    /// The rows that were put in order; lets go of batches that are used up.
+    fn sorted(&mut self, cursors: &mut [Cursor]) -> Result<RecordBatch, ArrowError> {
         let held: Vec<&RecordBatch> = self.held.iter().collect();
-        let sorted = interleave_record_batch(&held, &self.places);
-        writer.write(&sorted.map_err(|error| error.to_string())?)?;
+        let sorted = interleave_record_batch(&held, &self.places)?;
         self.places.clear();
         let kept = cursors.iter_mut().enumerate().map(|(place, cursor)| {
             let batch = self.held[cursor.held].clone();
@@ -228,7 +235,7 @@ impl Merge {
             batch
         });
         self.held = kept.collect();
-        Ok(())
+        Ok(sorted)
     }
 }
 
