@@ -7,6 +7,7 @@
 
 mod change;
 mod closed;
+mod gone;
 mod learn;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 use change::{Change, matches, there};
 use closed::{Closed, Connection};
+use gone::Gone;
 
 use super::groups::Groups;
 use super::row::{Broker, Row};
@@ -42,6 +44,8 @@ pub struct World {
     /// Topics and groups.
     pub groups: Groups,
     queues: HashMap<Name, Queue>,
+    /// Queues that are not kept any more, since there are too many that went with their connections.
+    gone: Gone,
     exchanges: HashMap<Name, Exchange>,
     /// By the exchange that messages come from.
     bindings: HashMap<Name, BTreeMap<Bound, Vec<Change>>>,
@@ -204,13 +208,14 @@ impl World {
 
     /// Whether a queue is known to be gone at `at`: deleted, or with the connection it belonged to.
     pub fn is_gone(&self, queue: &Name, at: Micros) -> bool {
-        let Some(known) = self.queues.get(queue) else { return false };
+        let Some(known) = self.queues.get(queue) else {
+            return self.gone.since(queue).is_some_and(|gone| gone <= at);
+        };
         if !known.life.is_empty() && !there(&known.life, at) && known.life[0].at <= at {
             return true;
         }
-        let closed = known.exclusive.as_ref().and_then(|connection| {
-            self.closed.end_of(connection).or_else(|| self.ended.get(&connection.0).copied())
-        });
+        let closed =
+            known.exclusive.as_ref().and_then(|connection| self.end_of_connection(connection));
         if closed.is_some_and(|closed| closed <= at) {
             return true;
         }
@@ -219,6 +224,10 @@ impl World {
                 !consumers.is_empty()
                     && consumers.iter().all(|it| self.end_of(it).is_some_and(|end| end <= at))
             })
+    }
+
+    fn end_of_connection(&self, connection: &Connection) -> Option<Micros> {
+        self.closed.end_of(connection).or_else(|| self.ended.get(&connection.0).copied())
     }
 
     /// When a queue was emptied since `since`, if it was, and how.
@@ -230,7 +239,9 @@ impl World {
     /// Whether a queue goes when its connection or its last consumer goes: then it is only there
     /// while somebody listens.
     fn is_fleeting(&self, queue: &Name) -> bool {
-        self.queues.get(queue).is_some_and(|queue| queue.exclusive.is_some() || queue.auto_delete)
+        let known = self.queues.get(queue);
+        known.is_some_and(|queue| queue.exclusive.is_some() || queue.auto_delete)
+            || self.gone.since(queue).is_some()
     }
 
     /// Whether all queues that an exchange was ever seen to give a message of this key to are there

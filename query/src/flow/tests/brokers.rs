@@ -3,7 +3,7 @@
 use flowtap_record::{Kind, Outcome};
 use serde_json::json;
 
-use super::super::{Broker, State};
+use super::super::{Broker, Name, State};
 use super::{Scene, at};
 
 fn broker(scene: &mut Scene) -> Broker {
@@ -143,4 +143,34 @@ fn what_was_purged_or_deleted_with_its_queue_is_not_waited_for() {
             [format!("queue factory.orders was {how} at 12:00:02.000, with what it held")]
         );
     }
+}
+
+#[test]
+fn of_queues_that_went_with_their_connections_only_the_newest_are_kept_and_all_are_known_to_be_gone()
+ {
+    let mut scene = Scene::new();
+    let count = 30_000;
+    for number in 0..count {
+        scene.learn(Kind::Topology, Outcome::Declared, |row| {
+            row.connection = Some(number + 10);
+            row.subscription = Some(format!("amq.gen-{number}"));
+            row.details = json!({"what": "queue", "exclusive": true, "arguments": {}});
+        });
+        scene.learn(Kind::Session, Outcome::Closed, |row| {
+            row.connection = Some(number + 10);
+            row.at = at(number as f64);
+            row.details = json!({"what": "connection"});
+        });
+    }
+    let broker = broker(&mut scene);
+    let queue = |number: i64| Name::new(&broker, &format!("amq.gen-{number}"));
+    assert!(!scene.world.is_declared(&queue(7)), "it was forgotten");
+    assert!(scene.world.is_declared(&queue(count - 1)));
+    for number in [7, count - 1] {
+        let went = number as f64;
+        assert!(scene.world.is_gone(&queue(number), at(went)));
+        assert!(!scene.world.is_gone(&queue(number), at(went - 1.0)));
+    }
+    let durable = Name::new(&broker, "factory.orders");
+    assert!(scene.world.is_declared(&durable) && !scene.world.is_gone(&durable, at(1e6)));
 }

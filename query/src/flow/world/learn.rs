@@ -1,6 +1,6 @@
 //! What rows tell of brokers. Rows may come in any order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use flowtap_record::{Kind, Micros, Outcome};
 use serde_json::Value;
@@ -50,6 +50,27 @@ impl World {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A service that asks and awaits its answer on a queue of its own leaves thousands behind: of
+    /// those that are gone only the newest are kept whole.
+    fn forget_queues(&mut self) {
+        let end = |queue: &Queue| self.end_of_connection(queue.exclusive.as_ref()?);
+        let ended =
+            self.queues.iter().filter_map(|(name, queue)| Some((end(queue)?, name.clone())));
+        let forgotten = self.gone.choose(ended.collect(), self.queues.len());
+        for (_, name) in &forgotten {
+            self.queues.remove(name);
+            self.consumers.remove(name);
+        }
+        let names: HashSet<(&Broker, &str)> =
+            forgotten.iter().map(|(_, name)| (&name.broker, name.name.as_str())).collect();
+        for (source, bound) in &mut self.bindings {
+            bound.retain(|bound, _| match bound {
+                Bound::Queue { queue, .. } => !names.contains(&(&source.broker, queue.as_str())),
+                Bound::Exchange { .. } => true,
+            });
         }
     }
 
@@ -116,13 +137,17 @@ impl World {
                 if there && arguments.as_object().is_some_and(|said| !said.is_empty()) {
                     queue.arguments = arguments;
                 }
-                if there && flag("exclusive") {
+                let exclusive = there && flag("exclusive");
+                if exclusive {
                     queue.exclusive = row.connection.map(|number| (row.id.boot.clone(), number));
                 }
                 queue.auto_delete |= there && flag("auto_delete");
                 if !there {
                     queue.note_emptied(row.at, Emptied::Deleted);
                     self.unbind_queue(&broker, row.subscription.as_deref(), row.at);
+                }
+                if exclusive && self.gone.is_time(self.queues.len()) {
+                    self.forget_queues();
                 }
             }
             ("queue", Some(Outcome::Purged)) => {
