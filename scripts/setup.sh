@@ -46,7 +46,7 @@ if wants demo || wants test; then
         "python3-confluent-kafka|file:/usr/lib/python3/dist-packages/confluent_kafka/__init__.py|Python services with the client confluent-kafka"
         "default-jdk-headless|cmd:javac|Kafka and services with its Java client"
         "maven|cmd:mvn|fetches the jars"
-        "curl|cmd:curl|asks a sidecar whether it is ready"
+        "curl|cmd:curl|asks a sidecar whether it is ready, and an S3 server for a policy"
         "procps|cmd:pgrep|finds what RAM the demo takes"
     )
 fi

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use crate::process::{Folder, Process};
+use crate::process::{Folder, Process, run};
 use crate::{available, cache_dir, net, wait_until};
 
 const BUCKET: &str = "flowtap";
 const KEY_ID: &str = "flowtap-test";
 const SECRET: &str = "s3-planted-secret-7319";
+const REGION: &str = "us-east-1";
 
 /// How a server is to be started.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub struct Options {
     /// What follows the bucket in the host's name, where the bucket stands there (virtual-hosted
     /// style). Path style works, too.
     pub domain: Option<String>,
+    /// Whether it has users beside the one that may do everything: see [`S3Server::add_user`].
+    pub users: bool,
 }
 
 /// A running S3 server with one empty bucket.
@@ -45,7 +48,9 @@ impl S3Server {
         }
         let folder = Folder::new("s3");
         // A folder below the root is a bucket.
-        std::fs::create_dir_all(folder.path().join("data").join(BUCKET)).expect("our own folder");
+        for inner in [&format!("data/{BUCKET}"), "users"] {
+            std::fs::create_dir_all(folder.path().join(inner)).expect("our own folder");
+        }
         let port = net::free_port();
         let process = Mutex::new(spawn(port, &folder, &options));
         let server = Self { port, options, process, folder };
@@ -86,13 +91,39 @@ impl S3Server {
 
     /// The part of it that says who a client is.
     pub fn credentials(&self) -> Vec<(String, String)> {
-        [
-            ("AWS_ACCESS_KEY_ID", KEY_ID),
-            ("AWS_SECRET_ACCESS_KEY", SECRET),
-            ("AWS_REGION", "us-east-1"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
+        [("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_REGION", REGION)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec()
+    }
+
+    /// A user who may do only what [`S3Server::set_policy`] allows; the environment of who goes by
+    /// it.
+    pub fn add_user(&self, name: &str) -> Vec<(String, String)> {
+        let secret = format!("secret-of-{name}");
+        let server = format!("http://127.0.0.1:{}", self.port);
+        run(Command::new(program())
+            .args(["admin", "-a", KEY_ID, "-s", SECRET, "-r", REGION, "--er", &server])
+            .args(["create-user", "-a", name, "-s", &secret, "-r", "user"]));
+        let mut env = self.env();
+        for (variable, value) in &mut env {
+            match variable.as_str() {
+                "AWS_ACCESS_KEY_ID" => name.clone_into(value),
+                "AWS_SECRET_ACCESS_KEY" => secret.clone_into(value),
+                _ => {}
+            }
+        }
+        env
+    }
+
+    /// Sets the bucket's policy, as JSON.
+    pub fn set_policy(&self, policy: &str) {
+        let signed = ["--aws-sigv4", &format!("aws:amz:{REGION}:s3")];
+        let user = format!("{KEY_ID}:{SECRET}");
+        run(Command::new("curl")
+            .args(["--silent", "--show-error", "--fail-with-body", "-X", "PUT", "--user", &user])
+            .args(signed)
+            .args(["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "--data-binary", policy])
+            .arg(format!("http://127.0.0.1:{}/{BUCKET}?policy=", self.port)));
     }
 
     /// The secret key: it must be found nowhere.
@@ -134,6 +165,10 @@ fn spawn(port: u16, folder: &Folder, options: &Options) -> Process {
     if let Some(domain) = &options.domain {
         command.env("VGW_VIRTUAL_DOMAIN", domain);
     }
-    command.args(["--port", &format!("127.0.0.1:{port}"), "posix"]).arg(folder.path().join("data"));
+    command.args(["--port", &format!("127.0.0.1:{port}")]);
+    if options.users {
+        command.arg("--iam-dir").arg(folder.path().join("users"));
+    }
+    command.arg("posix").arg(folder.path().join("data"));
     Process::start("S3 server", &mut command, &folder.path().join("server.log"))
 }

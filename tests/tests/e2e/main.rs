@@ -6,6 +6,7 @@ mod crash;
 mod lapin;
 mod objects;
 mod payloads;
+mod policies;
 mod puts;
 mod rules;
 mod secrets;

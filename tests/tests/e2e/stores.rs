@@ -44,6 +44,7 @@ fn secured(domain: Option<&str>) -> Option<Secured> {
     let options = ServerOptions {
         tls: Some((file("cert.pem"), file("key.pem"))),
         domain: domain.map(str::to_owned),
+        ..ServerOptions::default()
     };
     Some(Secured { server: S3Server::start_with(options)?, files })
 }
@@ -89,7 +90,7 @@ fn assert_it_is_reached(server: &S3Server, env: &Env) {
 }
 
 /// How a program ends that is to reach the bucket.
-fn ends(name: &str, args: &[&str], env: &Env) -> Output {
+pub(crate) fn ends(name: &str, args: &[&str], env: &Env) -> Output {
     let mut command = Command::new(program(name));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FLOWTAP_")) {
         command.env_remove(name);
