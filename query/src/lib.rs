@@ -1,6 +1,6 @@
 //! The reading half of Flowtap: from what agents put into the store to answers.
 //!
-//! [`ingest`] moves what agents put into the store into its table `history`. The rest reads, in one
+//! [`ingest`] moves what agents put into the store into its table `history`, and keeps up what is made of it. The rest reads, in one
 //! direction: [`store`] says which objects are to be read, [`tables`] makes DataFusion tables
 //! and views of them, [`sql`] runs one bounded, read-only query over these, and [`cli`] is the
 //! command `flowtap`.
@@ -19,6 +19,7 @@
 pub mod answer;
 pub mod api;
 pub mod cli;
+mod derived;
 pub mod find;
 pub mod flow;
 pub mod ingest;

@@ -45,7 +45,9 @@ async fn each_question_of_the_page_has_an_answer() {
 #[tokio::test]
 async fn the_page_names_every_column() {
     let cars = cars();
-    for table in ["history", "publishes", "consumes", "positions", "topology", "gaps"] {
+    for table in
+        ["history", "publishes", "consumes", "positions", "topology", "gaps", "flows", "flow_days"]
+    {
         for column in cars.ask(&format!("DESCRIBE {table}")).await.as_array().unwrap() {
             let name = column["column_name"].as_str().unwrap();
             assert!(PAGE.contains(&format!("`{name}`")), "{table}.{name}");

@@ -317,7 +317,10 @@ async fn the_tables_describe_themselves() {
         .iter()
         .map(|table| table["table_name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["consumes", "gaps", "history", "positions", "publishes", "topology"]);
+    assert_eq!(
+        names,
+        ["consumes", "flow_days", "flows", "gaps", "history", "positions", "publishes", "topology"]
+    );
     let columns = cars.ask("DESCRIBE history").await;
     let columns: Vec<&Value> =
         columns.as_array().unwrap().iter().map(|column| &column["column_name"]).collect();

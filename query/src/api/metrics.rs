@@ -98,6 +98,8 @@ impl Metrics {
             ("ingest_quarantined", "Inbox objects put into quarantine", ingest.quarantined),
             ("ingest_merged", "Files of the history made of small ones", ingest.merged),
             ("ingest_failures", "Rounds that failed and are tried again", ingest.failures),
+            ("derived_commits", "Commits of tables made of the history", ingest.derived),
+            ("derived_failures", "Times that they could not be kept up", ingest.derived_failures),
         ] {
             registry.register(name, help, counter);
         }

@@ -4,6 +4,7 @@
 mod ask;
 mod flows;
 mod ingest;
+mod rebuild;
 mod serve;
 mod sql;
 mod tables;
@@ -37,6 +38,7 @@ enum Command {
     Ingest(ingest::Args),
     Compact(tidy::CompactArgs),
     Retention(tidy::RetentionArgs),
+    Rebuild(rebuild::Args),
     Verify(verify::Args),
 }
 
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Ingest(args) => ingest::run(&args),
         Command::Compact(args) => tidy::compact(&args),
         Command::Retention(args) => tidy::retention(&args),
+        Command::Rebuild(args) => rebuild::run(&args),
         Command::Verify(args) => {
             telemetry::log("warn");
             verify::run(&args)

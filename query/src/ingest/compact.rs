@@ -20,6 +20,7 @@ use tracing::info;
 
 use super::files::{self, File, FileWriter, SortedBy};
 use super::{IngestError, SORTED_BY, table};
+use crate::derived::Fold;
 use crate::store::{HistoryFile, Store, day_text};
 
 /// A file of this size is left alone.
@@ -37,14 +38,21 @@ const ROWS_AT_ONCE: usize = 2048;
 
 /// Files that become one.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Job {
-    pub(super) day: i32,
-    pub(super) files: Vec<HistoryFile>,
+pub(crate) struct Job {
+    pub(crate) day: i32,
+    pub(crate) files: Vec<HistoryFile>,
+}
+
+impl Job {
+    /// Rows of all its files.
+    pub(crate) fn rows(&self) -> usize {
+        self.files.iter().map(|file| file.rows).sum()
+    }
 }
 
 /// What is most worth doing now; none if nothing is. Each row is rewritten a few times at most: while
 /// a day goes on, files are merged with those of their own size only.
-pub(super) fn plan(files: &[HistoryFile], now: Micros) -> Option<Job> {
+pub(crate) fn plan(files: &[HistoryFile], now: Micros) -> Option<Job> {
     let mut days: BTreeMap<i32, Vec<&HistoryFile>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.meta.size < LARGE) {
         days.entry(file.day).or_default().push(file);
@@ -79,8 +87,8 @@ fn of_one_size<'a>(sorted: &[&'a HistoryFile]) -> Option<Vec<&'a HistoryFile>> {
 /// Merges the files of a job and puts the new one in their place. False: somebody else changed one of
 /// them meanwhile; nothing is done then.
 pub(super) async fn run(store: &Store, table: &DeltaTable, job: &Job) -> Result<bool, IngestError> {
-    let merged = merge(store, job).await?;
-    let rows: usize = job.files.iter().map(|file| file.rows).sum();
+    let (merged, _) = merge(store, job, SORTED_BY, None).await?;
+    let rows = job.rows();
     if merged.rows != rows {
         return Err(IngestError::Encode(format!(
             "{} rows came of {rows}: nothing is replaced",
@@ -90,7 +98,8 @@ pub(super) async fn run(store: &Store, table: &DeltaTable, job: &Job) -> Result<
     let add = files::put(store, HISTORY, merged, false).await;
     let add = add.map_err(|error| store.unreadable(error))?;
     let size = add.size;
-    let mut actions: Vec<Action> = job.files.iter().map(|file| remove(file, false)).collect();
+    let mut actions: Vec<Action> =
+        job.files.iter().map(|file| remove(HISTORY, file, false)).collect();
     actions.push(Action::Add(add));
     let operation = DeltaOperation::Optimize { predicate: None, target_size: TARGET as i64 };
     let done = table::tidy(store, table, actions, operation).await?;
@@ -100,10 +109,10 @@ pub(super) async fn run(store: &Store, table: &DeltaTable, job: &Job) -> Result<
     Ok(done)
 }
 
-/// The action that takes a file out of the table. The file itself stays.
-pub(super) fn remove(file: &HistoryFile, data_change: bool) -> Action {
+/// The action that takes a file out of a table. The file itself stays.
+pub(crate) fn remove(table: &str, file: &HistoryFile, data_change: bool) -> Action {
     let path = file.meta.location.as_ref();
-    let path = path.strip_prefix(HISTORY).map_or(path, |path| path.trim_start_matches('/'));
+    let path = path.strip_prefix(table).map_or(path, |path| path.trim_start_matches('/'));
     Action::Remove(Remove {
         path: path.to_owned(),
         data_change,
@@ -131,32 +140,68 @@ struct Merge {
     places: Vec<(usize, usize)>,
 }
 
-async fn merge(store: &Store, job: &Job) -> Result<File, IngestError> {
+/// Where sorted rows go.
+struct Out {
+    writer: FileWriter,
+    /// Puts rows together that belong together.
+    fold: Option<Box<dyn Fold>>,
+    day: i32,
+    rows: usize,
+}
+
+impl Out {
+    fn write(&mut self, sorted: &RecordBatch) -> Result<(), String> {
+        self.rows += sorted.num_rows();
+        let Some(fold) = &mut self.fold else { return self.writer.write(sorted) };
+        fold.add(&files::with_day(sorted, self.day)?)?;
+        let whole = fold.take(true)?;
+        self.writer.write(&files::without_day(&whole)?)
+    }
+
+    /// The file, and how many rows came.
+    fn finish(mut self) -> Result<(File, usize), String> {
+        if let Some(fold) = &mut self.fold {
+            self.writer.write(&files::without_day(&fold.take(false)?)?)?;
+        }
+        Ok((self.writer.finish()?, self.rows))
+    }
+}
+
+/// The rows of all files of a job as one file, in order, and how many rows were read for it. Files are
+/// read side by side: little of each is in memory.
+pub(crate) async fn merge(
+    store: &Store,
+    job: &Job,
+    by: SortedBy,
+    fold: Option<Box<dyn Fold>>,
+) -> Result<(File, usize), IngestError> {
     let failed = |error: &dyn std::fmt::Display| IngestError::Encode(error.to_string());
-    let mut merge = Merge { by: SORTED_BY, held: Vec::new(), places: Vec::new() };
-    let mut cursors = Vec::new();
-    let mut schema = None;
+    let mut streams = Vec::new();
     for file in &job.files {
         let reader = store.parquet(&file.meta).map_err(|error| failed(&error))?;
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await;
         let stream = builder.and_then(|it| it.with_batch_size(ROWS_AT_ONCE).build());
-        let stream = stream.map_err(|error| failed(&error))?;
-        schema.get_or_insert_with(|| stream.schema().clone());
+        streams.push(stream.map_err(|error| failed(&error))?);
+    }
+    let schema = streams.first().ok_or_else(|| failed(&"no files"))?.schema().clone();
+    let writer = FileWriter::new(job.day, schema, by).map_err(IngestError::Encode)?;
+    let mut out = Out { writer, fold, day: job.day, rows: 0 };
+    let mut merge = Merge { by, held: Vec::new(), places: Vec::new() };
+    let mut cursors = Vec::new();
+    for stream in streams {
         let mut cursor = Cursor { stream, held: 0, row: 0, rows: 0 };
         if merge.next_batch(&mut cursor).await? {
             cursors.push(cursor);
         }
     }
-    let schema = schema.ok_or_else(|| failed(&"no files"))?;
-    let mut writer = FileWriter::new(job.day, schema, SORTED_BY).map_err(IngestError::Encode)?;
     loop {
         if merge.places.len() >= files::CHUNK_ROWS || cursors.is_empty() && !merge.places.is_empty()
         {
             let sorted = merge.sorted(&mut cursors).map_err(|error| failed(&error))?;
-            writer = aside(move || writer.write(&sorted).map(|()| writer)).await?;
+            out = aside(move || out.write(&sorted).map(|()| out)).await?;
         }
         if cursors.is_empty() {
-            return aside(move || writer.finish()).await;
+            return aside(move || out.finish()).await;
         }
         let least = merge.least(&cursors);
         let until = merge.run_of(&cursors, least);

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, Date32Array, RecordBatch};
 use arrow::compute::{self, interleave_record_batch};
-use arrow::datatypes::{Date32Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use deltalake_core::kernel::Add;
 use flowtap_record::{Micros, SCHEMA_VERSION, footer};
 use object_store::path::Path;
@@ -86,6 +86,21 @@ pub(crate) fn encode(batches: &[RecordBatch], by: SortedBy) -> Result<Vec<File>,
         writer.finish()
     };
     order.chunk_by(|a, b| a.0 == b.0).map(one_day).collect()
+}
+
+/// Rows of a file with the day that it lies in, as their last column.
+pub(crate) fn with_day(rows: &RecordBatch, day: i32) -> Result<RecordBatch, String> {
+    let mut fields = rows.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new("day", DataType::Date32, false)));
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(Date32Array::from_value(day, rows.num_rows())));
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| error.to_string())
+}
+
+/// Rows without the day, which is their last column: as they lie in a file.
+pub(crate) fn without_day(rows: &RecordBatch) -> Result<RecordBatch, String> {
+    let columns: Vec<usize> = (0..rows.num_columns().saturating_sub(1)).collect();
+    rows.project(&columns).map_err(|error| error.to_string())
 }
 
 /// Makes one file of rows that come sorted.

@@ -5,16 +5,16 @@
 //! ([`rows`]), put sorted files ([`files`]), claim a progress object, commit files and progress
 //! together ([`table`]). Only the commit counts: what was put for one that never came is not seen by
 //! anybody. Who loses a race begins again with what the winner left. Objects are taken out of the
-//! inbox later ([`sweep`]).
+//! inbox later ([`sweep`]). What is made of `history` is kept up beside it ([`crate::derived`]).
 
-mod compact;
-mod files;
+pub(crate) mod compact;
+pub(crate) mod files;
 mod plan;
 mod probe;
-mod retention;
+pub(crate) mod retention;
 mod rows;
 mod sweep;
-mod table;
+pub(crate) mod table;
 mod uploads;
 
 use std::collections::{HashMap, HashSet};
@@ -36,6 +36,7 @@ use tracing::{info, warn};
 use self::files::SortedBy;
 use self::plan::Take;
 pub use self::retention::{Day, Keep};
+use crate::derived::Keeper;
 use crate::find::Statuses;
 use crate::store::{
     History, INGEST, Progress, Quarantined, Store, StoreError, Taken, Trouble, decode,
@@ -123,6 +124,10 @@ pub struct Counts {
     pub merged: Counter,
     /// Rounds that failed; what they left is taken by the next one.
     pub failures: Counter,
+    /// Commits of derived tables.
+    pub derived: Counter,
+    /// Times that derived tables could not be kept up; the next time makes up for it.
+    pub derived_failures: Counter,
 }
 
 /// Moves rows of one store.
@@ -136,6 +141,7 @@ pub struct Ingester {
     uploads: u64,
     chain: sweep::Chain,
     passes: u64,
+    keeper: Keeper,
 }
 
 /// What one commit makes true.
@@ -150,8 +156,10 @@ struct Step {
 impl Ingester {
     /// An ingester of `store`.
     pub fn new(store: Store, options: Options) -> Self {
+        let counts = Counts::default();
         Self {
-            counts: Counts::default(),
+            keeper: Keeper::flows(store.clone(), counts.derived.clone()),
+            counts,
             store,
             options,
             probed: false,
@@ -167,9 +175,19 @@ impl Ingester {
         self.counts.clone()
     }
 
-    /// Takes what is there, merges small files and lets old days go, again and again. Trouble with the
-    /// store is told and waited out; ends only with a store that is not fit for it.
-    pub async fn run(mut self, every: Duration) -> Result<Infallible, IngestError> {
+    /// Takes what is there, merges small files and lets old days go, again and again; beside it keeps
+    /// derived tables up, which may take longer and holds up nothing. Trouble with the store is told and
+    /// waited out; ends only with a store that is not fit for it.
+    pub async fn run(self, every: Duration) -> Result<Infallible, IngestError> {
+        let keeper = self.keeper.clone();
+        let failures = self.counts.derived_failures.clone();
+        tokio::select! {
+            ended = self.rounds(every) => ended,
+            never = keeper.run(every, &failures) => match never {},
+        }
+    }
+
+    async fn rounds(mut self, every: Duration) -> Result<Infallible, IngestError> {
         let mut tidied: Option<Instant> = None;
         loop {
             match self.round(&mut tidied).await {
@@ -230,21 +248,29 @@ impl Ingester {
 
     /// Deletes files that no version of the table needs any more. Returns how many.
     pub async fn vacuum(&mut self, now: Micros) -> Result<usize, IngestError> {
-        match self.store.history_table().await? {
-            Some((table, _)) => retention::vacuum(&self.store, &table, now).await,
-            None => Ok(0),
-        }
+        let deleted = match self.store.history_table().await? {
+            Some((table, _)) => retention::vacuum(&self.store, HISTORY, &table, now).await?,
+            None => 0,
+        };
+        Ok(deleted + self.keeper.vacuum(now).await?)
+    }
+
+    /// Brings derived tables up to what is committed, unless somebody else is at it. Says whether there
+    /// was something to do. May be dropped at any time.
+    pub async fn derive(&mut self) -> Result<bool, IngestError> {
+        self.keeper.catch_up().await
+    }
+
+    /// Makes derived tables again from the rows of `history`. Returns how many of its rows are in
+    /// them; none: somebody else is at work on them.
+    pub async fn rebuild_flows(&mut self) -> Result<Option<usize>, IngestError> {
+        self.probe().await?;
+        self.keeper.rebuild().await
     }
 
     /// One pass, as of `now`. May be dropped at any time.
     pub async fn pass(&mut self, now: Micros) -> Result<Passed, IngestError> {
-        if !self.probed {
-            let honours = probe::honours_create(&self.store).await;
-            if !honours.map_err(|error| self.store.unreadable(error))? {
-                return Err(IngestError::Unsafe(self.store.url().to_owned()));
-            }
-            self.probed = true;
-        }
+        self.probe().await?;
         for _ in 0..RACES {
             if let Some(passed) = self.attempt(now).await? {
                 self.passes += 1;
@@ -255,6 +281,18 @@ impl Ingester {
             }
         }
         Err(IngestError::Races)
+    }
+
+    /// Makes sure that the store keeps two writers apart.
+    async fn probe(&mut self) -> Result<(), IngestError> {
+        if !self.probed {
+            let honours = probe::honours_create(&self.store).await;
+            if !honours.map_err(|error| self.store.unreadable(error))? {
+                return Err(IngestError::Unsafe(self.store.url().to_owned()));
+            }
+            self.probed = true;
+        }
+        Ok(())
     }
 
     /// None: somebody else committed meanwhile.
@@ -405,7 +443,8 @@ impl Ingester {
         }
         let progress = step.progress.claim(&self.store).await;
         let progress = progress.map_err(|error| self.store.unreadable(error))?;
-        let done = table::commit(opened, actions, (INGEST, progress.number), table::append()).await;
+        let done =
+            table::commit(opened, actions, &[(INGEST, progress.number)], table::append()).await;
         match done {
             Ok(version) => {
                 info!(version, rows = step.rows, objects = progress.taken.len(), "committed");
@@ -450,7 +489,7 @@ impl Ingester {
     }
 }
 
-fn is_conflict(error: &DeltaTableError) -> bool {
+pub(crate) fn is_conflict(error: &DeltaTableError) -> bool {
     use deltalake_core::kernel::transaction::TransactionError as E;
     matches!(
         error,

@@ -79,7 +79,7 @@ pub(super) async fn run(
 ) -> Result<bool, IngestError> {
     let days: HashSet<i32> = gone.iter().map(|day| day.day).collect();
     let actions = files.iter().filter(|file| days.contains(&file.day));
-    let actions = actions.map(|file| compact::remove(file, true)).collect();
+    let actions = actions.map(|file| compact::remove(HISTORY, file, true)).collect();
     let dates: Vec<String> = gone.iter().map(|day| format!("'{}'", day.date())).collect();
     let operation =
         DeltaOperation::Delete { predicate: Some(format!("day IN ({})", dates.join(", "))) };
@@ -91,16 +91,17 @@ pub(super) async fn run(
     Ok(done)
 }
 
-/// Deletes files that no version of the table within its file retention needs: replaced ones, those of
+/// Deletes files that no version of a table within its file retention needs: replaced ones, those of
 /// days that went, and such whose commit never came. Returns how many.
-pub(super) async fn vacuum(
+pub(crate) async fn vacuum(
     store: &Store,
+    name: &str,
     table: &DeltaTable,
     now: Micros,
 ) -> Result<usize, IngestError> {
     let vacuumed = table.clone().vacuum().with_mode(VacuumMode::Full);
     let vacuumed = vacuumed.with_clock(std::sync::Arc::new(Now(now.0 / 1000))).await;
-    let (_, done) = vacuumed.map_err(|error| store.table_trouble(HISTORY, error))?;
+    let (_, done) = vacuumed.map_err(|error| store.table_trouble(name, error))?;
     Ok(done.files_deleted.len())
 }
 

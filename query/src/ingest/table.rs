@@ -19,11 +19,14 @@ use crate::store::{Store, StoreError};
 const CHECKPOINT_EVERY: u64 = 20;
 /// The application id of those who take files away.
 const TIDY: &str = "flowtap-tidy";
+/// The application id whose version says how often days were taken out of `history`: who sees a day's
+/// files replaced learns by it that they were merged.
+pub(crate) const RETENTION: &str = "flowtap-retention";
 /// Old commits are looked for so often.
 const CLEAN_LOG_EVERY: u64 = 200;
 
 /// The table `name`, made with these columns if it isn't there. The last column is the partition.
-pub(super) async fn open(
+pub(crate) async fn open(
     store: &Store,
     name: &str,
     schema: &Schema,
@@ -66,19 +69,20 @@ async fn create(
         .await
 }
 
-/// Commits actions together with an application transaction: its name and number. Fails without any
-/// effect when somebody else committed that application since `table` was loaded; on any other failure
+/// Commits actions together with application transactions: their names and numbers. Fails without any
+/// effect when somebody else committed such an application since `table` was loaded; on any other failure
 /// the commit may have been made: load the table again and look at the number.
-pub(super) async fn commit(
+pub(crate) async fn commit(
     table: &DeltaTable,
     actions: Vec<Action>,
-    app: (&str, u64),
+    apps: &[(&str, u64)],
     operation: DeltaOperation,
 ) -> Result<u64, DeltaTableError> {
     let snapshot = table.snapshot()?;
     let next = snapshot.version() + 1;
+    let apps = apps.iter().map(|(app, number)| Transaction::new(*app, *number as i64)).collect();
     let properties = CommitProperties::default()
-        .with_application_transaction(Transaction::new(app.0, app.1 as i64))
+        .with_application_transactions(apps)
         .with_cleanup_expired_logs(Some(next.is_multiple_of(CLEAN_LOG_EVERY)));
     let committed = CommitBuilder::from(properties)
         .with_actions(actions)
@@ -92,7 +96,7 @@ pub(super) async fn commit(
 }
 
 /// The operation of a commit that adds rows.
-pub(super) fn append() -> DeltaOperation {
+pub(crate) fn append() -> DeltaOperation {
     DeltaOperation::Write {
         mode: SaveMode::Append,
         partition_by: Some(vec!["day".to_owned()]),
@@ -110,8 +114,11 @@ pub(super) async fn tidy(
     operation: DeltaOperation,
 ) -> Result<bool, StoreError> {
     let trouble = |error| store.table_trouble(HISTORY, error);
-    let number = number(table, TIDY).await.map_err(trouble)? + 1;
-    match commit(table, actions, (TIDY, number), operation).await {
+    let mut apps = vec![(TIDY, number(table, TIDY).await.map_err(trouble)? + 1)];
+    if matches!(operation, DeltaOperation::Delete { .. }) {
+        apps.push((RETENTION, number(table, RETENTION).await.map_err(trouble)? + 1));
+    }
+    match commit(table, actions, &apps, operation).await {
         Ok(_) => Ok(true),
         Err(error) if is_conflict(&error) => Ok(false),
         Err(error) => Err(trouble(error)),
@@ -119,7 +126,7 @@ pub(super) async fn tidy(
 }
 
 /// The version of an application, 0 before its first commit.
-pub(super) async fn number(table: &DeltaTable, app: &str) -> Result<u64, DeltaTableError> {
+pub(crate) async fn number(table: &DeltaTable, app: &str) -> Result<u64, DeltaTableError> {
     let snapshot = table.snapshot()?;
     let number = snapshot.transaction_version(table.log_store().as_ref(), app).await?;
     Ok(number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default())

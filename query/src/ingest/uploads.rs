@@ -67,7 +67,7 @@ pub(super) async fn catch_up(store: &Store, progress: &Progress) -> Result<u64, 
             actions.push(Action::Add(add.await.map_err(|error| store.unreadable(error))?));
         }
     }
-    let done = table::commit(&opened, actions, (APP, progress.number), table::append()).await;
+    let done = table::commit(&opened, actions, &[(APP, progress.number)], table::append()).await;
     match done {
         Ok(_) => Ok(progress.number),
         // Another ingester was quicker: the next pass sees how far it came.

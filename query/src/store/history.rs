@@ -20,7 +20,7 @@ use super::{Store, StoreError};
 /// The application id whose version is the number of the progress object that a commit made true.
 pub(crate) const INGEST: &str = "flowtap-ingest";
 
-/// A file of the table.
+/// A file of the table, or of another that is laid out like it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistoryFile {
     /// Its place in the store, its size and when it was made. Its content never changes.
@@ -104,6 +104,23 @@ impl Store {
         logstore_with(Arc::new(InOrder(Arc::clone(self.objects()))), &url, StorageConfig::default())
     }
 
+    /// The files of a table of that name, with what its statistics say of the columns of a time and of
+    /// a key.
+    pub(crate) fn files_of(
+        &self,
+        table: &DeltaTable,
+        name: &str,
+        columns: (&str, &str),
+    ) -> Result<Vec<HistoryFile>, StoreError> {
+        let snapshot = table.snapshot().map_err(|error| self.table_trouble(name, error))?;
+        let files = snapshot.log_data().into_iter().map(|view| file(&view, name, columns));
+        files.collect::<Result<_, _>>().map_err(|why| StoreError::Table {
+            url: self.url().to_owned(),
+            table: name.to_owned(),
+            why,
+        })
+    }
+
     pub(crate) fn table_trouble(&self, table: &str, error: DeltaTableError) -> StoreError {
         match error {
             DeltaTableError::ObjectStore { source } => self.unreadable(source),
@@ -122,17 +139,16 @@ async fn read(store: &Store, table: &DeltaTable) -> Result<History, StoreError> 
     let log = table.log_store();
     let number = snapshot.transaction_version(log.as_ref(), INGEST).await.map_err(trouble)?;
     let number = number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default();
-    let files = snapshot.log_data().into_iter().map(|view| file(&view));
-    let files = files.collect::<Result<_, _>>().map_err(|why| StoreError::Table {
-        url: store.url().to_owned(),
-        table: HISTORY.to_owned(),
-        why,
-    })?;
+    let files = store.files_of(table, HISTORY, ("at", "cluster_key"))?;
     let progress = Progress::read(store, number).await?;
     Ok(History { version: snapshot.version(), progress, files })
 }
 
-fn file(view: &LogicalFileView) -> Result<HistoryFile, String> {
+fn file(
+    view: &LogicalFileView,
+    table: &str,
+    (time_column, key_column): (&str, &str),
+) -> Result<HistoryFile, String> {
     let path = view.object_store_path();
     let wrong = |what: &str| format!("{path}: {what}");
     let partition = view.partition_values_map();
@@ -144,13 +160,14 @@ fn file(view: &LogicalFileView) -> Result<HistoryFile, String> {
     // Without statistics a file is read where it might be left out, no more.
     let stats: Stats =
         view.stats().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    let time = |text: Option<String>| -> Option<Micros> {
-        let at: jiff::Timestamp = text?.parse().ok()?;
+    let text = |values: &Values, column: &str| Some(values.get(column)?.as_str()?.to_owned());
+    let time = |values: &Values| -> Option<Micros> {
+        let at: jiff::Timestamp = text(values, time_column)?.parse().ok()?;
         Some(Micros(at.as_microsecond()))
     };
     Ok(HistoryFile {
         meta: ObjectMeta {
-            location: Path::from(HISTORY).parts().chain(path.parts()).collect(),
+            location: Path::from(table).parts().chain(path.parts()).collect(),
             last_modified: modified,
             size,
             e_tag: None,
@@ -159,10 +176,10 @@ fn file(view: &LogicalFileView) -> Result<HistoryFile, String> {
         day,
         rows,
         // Checkpoints may keep milliseconds only.
-        at: time(stats.min_values.at)
-            .zip(time(stats.max_values.at))
+        at: time(&stats.min_values)
+            .zip(time(&stats.max_values))
             .map(|(low, high)| (low, high.plus(999))),
-        cluster: stats.min_values.cluster_key.zip(stats.max_values.cluster_key),
+        cluster: text(&stats.min_values, key_column).zip(text(&stats.max_values, key_column)),
     })
 }
 
@@ -173,12 +190,7 @@ struct Stats {
     max_values: Values,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Values {
-    at: Option<String>,
-    cluster_key: Option<String>,
-}
+type Values = serde_json::Map<String, serde_json::Value>;
 
 /// Days since 1970-01-01 of a date as partitions bear it.
 fn day_number(text: &str) -> Option<i32> {

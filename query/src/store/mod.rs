@@ -161,6 +161,10 @@ impl Store {
         &self.history
     }
 
+    pub(crate) fn broken(&self, object: &object_store::path::Path, why: String) -> StoreError {
+        StoreError::Broken { url: self.url.clone(), object: object.to_string(), why }
+    }
+
     /// The same trouble as a moment ago.
     pub(crate) fn away(&self, why: String) -> StoreError {
         self.unreadable(object_store::Error::Generic { store: "store", source: why.into() })

@@ -177,11 +177,7 @@ impl Progress {
         }
         let location = Path::from(path::ingest(number));
         let got = store.objects().get(&location).await.map_err(|error| store.unreadable(error))?;
-        let broken = |why: String| StoreError::Broken {
-            url: store.url().to_owned(),
-            object: location.to_string(),
-            why,
-        };
+        let broken = |why: String| store.broken(&location, why);
         if got.meta.size > MAX_BYTES {
             return Err(broken(format!("{} bytes are too many", got.meta.size)));
         }

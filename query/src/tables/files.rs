@@ -11,6 +11,7 @@ use flowtap_record::{Micros, history_schema};
 
 use super::functions::timestamp;
 use super::scan::FileTable;
+use crate::derived::Derived;
 use crate::store::{HistoryFile, InboxObject};
 
 /// Columns that are one constant an object. Agent and boot come from the name, so that no object
@@ -24,13 +25,25 @@ pub(super) const UPLOADED_AT: &str = "__uploaded_at";
 pub(super) fn of_table(files: &[HistoryFile]) -> FileTable {
     let mut in_files: Vec<_> = history_schema().fields().iter().cloned().collect();
     in_files.push(Arc::new(Field::new("cluster_key", DataType::Utf8, true)));
-    let in_files = Schema::new(in_files);
+    delta(Schema::new(in_files), files, "at", "cluster_key")
+}
+
+/// The files of a derived table: their columns, the last of which is `day`.
+pub(super) fn of_derived(derived: &Derived, files: &[HistoryFile]) -> FileTable {
+    let in_files = (derived.schema)();
+    let in_files = in_files.fields().iter().filter(|field| field.name() != "day").cloned();
+    let by = derived.sorted_by;
+    delta(Schema::new(in_files.collect::<Vec<_>>()), files, by.time, by.key)
+}
+
+/// Files of a Delta table with these columns, then `day`. Of a time and of a key they have statistics.
+fn delta(in_files: Schema, files: &[HistoryFile], at: &str, cluster_key: &str) -> FileTable {
     let files = files.iter().map(|file| {
         let key = |key: &String| ScalarValue::from(key.as_str());
         let bounds = [
             // Perhaps wider than the truth, where the log keeps times short.
-            ("at", file.at.map(|(low, high)| (time(low), time(high)))),
-            ("cluster_key", file.cluster.as_ref().map(|(low, high)| (key(low), key(high)))),
+            (at, file.at.map(|(low, high)| (time(low), time(high)))),
+            (cluster_key, file.cluster.as_ref().map(|(low, high)| (key(low), key(high)))),
         ];
         PartitionedFile::new_from_meta(file.meta.clone())
             .with_partition_values(vec![ScalarValue::Date32(Some(file.day))])

@@ -17,21 +17,21 @@ use flowtap_record::history_schema;
 
 use super::files::{FIRST, LAST, UPLOADED_AT, of_inbox, of_table};
 use super::functions::{self, timestamp};
-use crate::store::{History, Hole, Inbox, Refused};
+use crate::store::{HistoryFile, Hole, Inbox, Refused};
 
 /// The table `history`.
 pub(super) fn view(inbox: &Inbox) -> Result<ViewTable> {
     let fresh = fresh(inbox)?;
     let plan = match inbox.history.as_ref().filter(|history| !history.files.is_empty()) {
-        Some(history) => settled(history)?.union(fresh.build()?)?,
+        Some(history) => settled(&history.files)?.union(fresh.build()?)?,
         None => fresh,
     };
     Ok(ViewTable::new(plan.build()?, None))
 }
 
-/// The rows that the Delta table holds.
-fn settled(history: &History) -> Result<LogicalPlanBuilder> {
-    let files = of_table(&history.files);
+/// The rows that files of the Delta table hold.
+pub(super) fn settled(files: &[HistoryFile]) -> Result<LogicalPlanBuilder> {
+    let files = of_table(files);
     let plan = LogicalPlanBuilder::scan("files", provider_as_source(Arc::new(files)), None)?;
     let columns = history_schema();
     let columns = columns.fields().iter().map(|field| field.name().as_str());
@@ -39,7 +39,7 @@ fn settled(history: &History) -> Result<LogicalPlanBuilder> {
 }
 
 /// The rows that lie in the inbox only.
-fn fresh(inbox: &Inbox) -> Result<LogicalPlanBuilder> {
+pub(super) fn fresh(inbox: &Inbox) -> Result<LogicalPlanBuilder> {
     let files = of_inbox(&inbox.objects);
     let mut plan = LogicalPlanBuilder::scan("inbox", provider_as_source(Arc::new(files)), None)?;
     // Always: that all rows of an object are within its range is only the object's own word.

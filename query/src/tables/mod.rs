@@ -3,6 +3,7 @@
 //! way to write.
 
 mod files;
+mod flows;
 mod functions;
 mod guard;
 mod history;
@@ -22,6 +23,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionStateBuilder, cache::cache_manager::CacheManagerConfig};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+pub(crate) use self::flows::{parts_beside, reached};
 use crate::store::{Store, StoreError};
 
 /// What one query may take.
@@ -66,13 +68,15 @@ const BATCH_ROWS: usize = 2048;
 
 /// The tables of `store` as they are now: what is put there later is seen by a later context.
 pub async fn context(store: &Store, limits: &Limits) -> Result<SessionContext, TablesError> {
-    let inbox = store.inbox(flowtap_record::path::HISTORY).await?;
+    let inbox = Arc::new(store.inbox(flowtap_record::path::HISTORY).await?);
     let history = Arc::new(history::view(&inbox)?);
     let refused = history::refused(&inbox)?;
 
     // The views are planned where the tables below them have names, and shown where these do not.
     let workshop = empty_context(store, limits)?;
     passed::register(&workshop);
+    flows::register(&workshop);
+    workshop.register_table("flow_parts", Arc::new(flows::Parts::new(store, &inbox)))?;
     workshop.register_table("history", Arc::clone(&history) as _)?;
     workshop.register_table("refused", Arc::new(refused))?;
     let context = empty_context(store, limits)?;
