@@ -3,10 +3,12 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::interleave_record_batch;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::{Action, Remove};
 use deltalake_core::protocol::DeltaOperation;
@@ -18,7 +20,7 @@ use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream};
 use tracing::info;
 
 use super::files::{self, File, FileWriter, SortedBy};
-use super::{IngestError, SORTED_BY, table};
+use super::{IngestError, SORTED_BY, rows, table};
 use crate::store::{HistoryFile, Store, day_text};
 
 /// A file of this size is left alone.
@@ -92,7 +94,7 @@ pub(super) async fn run(store: &Store, table: &DeltaTable, job: &Job) -> Result<
     let mut actions: Vec<Action> = job.files.iter().map(|file| remove(file, false)).collect();
     actions.push(Action::Add(add));
     let operation = DeltaOperation::Optimize { predicate: None, target_size: TARGET as i64 };
-    let done = table::tidy(store, table, actions, operation).await?;
+    let done = table::tidy(store, HISTORY, table, actions, operation).await?;
     if done {
         info!(day = day_text(job.day), files = job.files.len(), rows, size, "compacted");
     }
@@ -126,27 +128,35 @@ struct Cursor {
 /// Rows that are held, and the order in which they go out.
 struct Merge {
     by: SortedBy,
+    /// Columns of the new file. The old ones may be of older Flowtaps and lack some.
+    schema: SchemaRef,
     held: Vec<RecordBatch>,
     places: Vec<(usize, usize)>,
 }
 
+/// The columns of a file: those of the table but for the partition.
+fn in_files() -> Result<SchemaRef, ArrowError> {
+    let all = rows::table_schema();
+    let inside = (0..all.fields().len()).filter(|it| all.field(*it).name() != "day");
+    Ok(Arc::new(all.project(&inside.collect::<Vec<_>>())?))
+}
+
 async fn merge(store: &Store, job: &Job) -> Result<File, IngestError> {
     let failed = |error: &dyn std::fmt::Display| IngestError::Encode(error.to_string());
-    let mut merge = Merge { by: SORTED_BY, held: Vec::new(), places: Vec::new() };
+    let schema = in_files().map_err(|error| failed(&error))?;
+    let (held, places) = (Vec::new(), Vec::new());
+    let mut merge = Merge { by: SORTED_BY, schema: schema.clone(), held, places };
     let mut cursors = Vec::new();
-    let mut schema = None;
     for file in &job.files {
         let reader = store.parquet(&file.meta).map_err(|error| failed(&error))?;
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await;
         let stream = builder.and_then(|it| it.with_batch_size(ROWS_AT_ONCE).build());
         let stream = stream.map_err(|error| failed(&error))?;
-        schema.get_or_insert_with(|| stream.schema().clone());
         let mut cursor = Cursor { stream, held: 0, row: 0, rows: 0 };
         if merge.next_batch(&mut cursor).await? {
             cursors.push(cursor);
         }
     }
-    let schema = schema.ok_or_else(|| failed(&"no files"))?;
     let mut writer = FileWriter::new(job.day, schema, SORTED_BY).map_err(IngestError::Encode)?;
     while !cursors.is_empty() {
         let least = merge.least(&cursors);
@@ -178,6 +188,7 @@ impl Merge {
                 return Ok(false);
             };
             if batch.num_rows() > 0 {
+                let batch = rows::conform(&self.schema, &batch).map_err(IngestError::Encode)?;
                 (cursor.held, cursor.row, cursor.rows) = (self.held.len(), 0, batch.num_rows());
                 self.held.push(batch);
                 return Ok(true);
