@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 
-use common::{BOOT_1, Inbox, NOON, SECOND, cars, id, row};
+use common::{BOOT_1, BOOT_2, Inbox, NOON, SECOND, cars, id, row};
 use flowtap_record::{Encoding, Field, Kind, Outcome, RowRef, Seq};
 use serde_json::Value;
 
@@ -56,6 +56,60 @@ fn why_answers_from_a_store_in_words_and_ends_by_the_state() {
     let json = ask(&store, &["why", "1042", "--json"]);
     let json: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["flow"]["summary"]["flow"], "order-1042");
+}
+
+#[test]
+fn why_ends_with_5_where_a_group_went_past_a_record_without_taking_it() {
+    let store = Inbox::new();
+    let kafka = |kind, seconds: i64| {
+        let mut row = row(kind, NOON - seconds * SECOND);
+        (row.place.system, row.place.vhost) = (Some("kafka"), None);
+        row.place.destination = Some("cars");
+        row.place.partition = Some(1);
+        row
+    };
+    let mut publish = kafka(Kind::Publish, 30);
+    publish.who.service = Some("factory");
+    publish.message.ids.event_id = id("painted-1");
+    publish.message.ids.transaction_id = id("order-1");
+    publish.session.confirm_expected = Some(true);
+    let mut confirm = publish.clone();
+    (confirm.kind, confirm.outcome) = (Kind::Confirm, Some(Outcome::Confirmed));
+    confirm.concludes = Some(RowRef { boot: None, seq: Seq(1) });
+    confirm.message.message = Some("one/cars/1/57");
+    confirm.place.log_offset = Some(57);
+    store.put("factory-a1", BOOT_1, 1, &[publish, confirm]);
+
+    let session = |details| {
+        let mut row = kafka(Kind::Session, 55);
+        row.outcome = Some(Outcome::Opened);
+        (row.place.destination, row.place.partition) = (None, None);
+        row.details = Some(details);
+        row
+    };
+    let position = |seconds, offset| {
+        let mut row = kafka(Kind::Position, seconds);
+        row.place.log_offset = Some(offset);
+        row
+    };
+    let mut rows = [
+        session(r#"{"what":"member","generation":1}"#),
+        session(r#"{"what":"assignment","generation":1,"assignment":{"cars":[0,1]}}"#),
+        position(50, 50),
+        position(20, 60),
+    ];
+    for row in &mut rows {
+        row.who.service = Some("showroom");
+        row.who.consumer = Some("m-1");
+        row.place.subscription = Some("showroom");
+    }
+    store.put("showroom-b2", BOOT_2, 1, &rows);
+    common::busy::says(&store, "factory-a1", BOOT_1, "factory");
+    common::busy::says(&store, "showroom-b2", BOOT_2, "showroom");
+    let output = ask(&store, &["why", "order-1"]);
+    let words = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert!(words.starts_with("SUSPECT at topic cars, group showroom"), "{words}");
 }
 
 #[test]

@@ -41,6 +41,8 @@ fn list_of(fields: Fields) -> DataType {
 
 /// The columns of an inbox object of `history`, in order. The ingester adds `day` and
 /// `cluster_key`; a reader of the inbox adds them by the same rule.
+///
+/// A new column goes to the end, may be null, and raises the minor of [`crate::SCHEMA_VERSION`].
 pub fn history_schema() -> SchemaRef {
     let mut fields = Vec::with_capacity(80);
     let mut column = |name: &str, data_type: DataType, nullable: bool| {

@@ -9,6 +9,7 @@ mod columns;
 mod fingerprint;
 mod observation;
 pub mod path;
+mod schema;
 mod status;
 mod text;
 mod time;
@@ -20,12 +21,10 @@ pub use observation::{
     Encoding, Field, Gap, Id, Ids, Kind, Message, Observation, Outcome, Place, RowRef, Seq,
     Session, Tap, Who,
 };
+pub use schema::{SCHEMA_VERSION, SchemaVersion};
 pub use status::{
     AgentState, AgentStatus, ClockSample, SpoolStatus, TableStatus, TapStatus, footer,
 };
 pub use text::escape_bytes;
 pub use time::{DAY_US, Micros, cluster_key, day_of};
 pub use value::Value;
-
-/// Version of the row schema, written as `flowtap.schema` into every Parquet footer.
-pub const SCHEMA_VERSION: &str = "1";

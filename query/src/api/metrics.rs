@@ -103,6 +103,8 @@ impl Metrics {
         ] {
             registry.register(name, help, counter);
         }
+        let help = "Inbox objects of newer agents, which wait for a newer flowtap";
+        registry.register("ingest_newer", help, ingest.newer);
         drop(registry);
         metrics
     }

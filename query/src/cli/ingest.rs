@@ -73,6 +73,7 @@ async fn once(mut ingester: Ingester) -> ExitCode {
                 all.quarantined += passed.quarantined;
                 all.swept += passed.swept;
                 (all.waiting, all.version) = (passed.waiting, passed.version);
+                all.newer = passed.newer;
                 if !passed.more {
                     break;
                 }
@@ -84,11 +85,14 @@ async fn once(mut ingester: Ingester) -> ExitCode {
     if let Err(error) = ingester.derive().await {
         tracing::warn!(%error, "flow summaries are not kept up, the next run makes up for it");
     }
-    let Passed { objects, rows, quarantined, waiting, swept, version, .. } = all;
+    let Passed { objects, rows, quarantined, waiting, newer, swept, version, .. } = all;
     print(&format!(
         "{rows} rows of {objects} objects taken, history is at version {version}; {quarantined} \
          quarantined, {waiting} waiting behind a missing one, {swept} deleted from the inbox\n"
     ));
+    if newer > 0 {
+        print(&format!("{newer} objects of newer agents wait in the inbox: upgrade flowtap\n"));
+    }
     ExitCode::SUCCESS
 }
 

@@ -19,7 +19,7 @@ use super::state::{self, Boots, State};
 use super::{Derived, Fold, merge};
 use crate::ingest::table::{self, RETENTION};
 use crate::ingest::{IngestError, compact, files, is_conflict, retention};
-use crate::store::{Store, StoreError, now};
+use crate::store::{Store, now};
 use crate::tables;
 
 /// Rows that are put together in memory before they are written.
@@ -218,7 +218,7 @@ impl Keeper {
     }
 
     /// The table, made if it isn't there.
-    async fn opened(&self) -> Result<DeltaTable, StoreError> {
+    async fn opened(&self) -> Result<DeltaTable, IngestError> {
         let (schema, by) = ((self.of.schema)(), self.of.sorted_by);
         table::open(&self.store, &self.of.table(), &schema, by).await
     }

@@ -17,7 +17,8 @@ pub(super) async fn small(
     now: Micros,
 ) -> Result<Option<Vec<Action>>, IngestError> {
     let Some(job) = compact::plan(all, now) else { return Ok(None) };
-    let (merged, read) = compact::merge(store, &job, of.sorted_by, Some((of.fold)())).await?;
+    let (merged, read) =
+        compact::merge(store, &job, &(of.schema)(), of.sorted_by, Some((of.fold)())).await?;
     if read != job.rows() {
         let rows = job.rows();
         let why = format!("{read} rows of {rows} were read: nothing is replaced");

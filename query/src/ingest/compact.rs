@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::interleave_record_batch;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use deltalake_core::DeltaTable;
 use deltalake_core::kernel::{Action, Remove};
@@ -19,7 +19,7 @@ use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream};
 use tracing::info;
 
 use super::files::{self, File, FileWriter, SortedBy};
-use super::{IngestError, SORTED_BY, table};
+use super::{IngestError, SORTED_BY, rows, table};
 use crate::derived::Fold;
 use crate::store::{HistoryFile, Store, day_text};
 
@@ -87,7 +87,7 @@ fn of_one_size<'a>(sorted: &[&'a HistoryFile]) -> Option<Vec<&'a HistoryFile>> {
 /// Merges the files of a job and puts the new one in their place. False: somebody else changed one of
 /// them meanwhile; nothing is done then.
 pub(super) async fn run(store: &Store, table: &DeltaTable, job: &Job) -> Result<bool, IngestError> {
-    let (merged, _) = merge(store, job, SORTED_BY, None).await?;
+    let (merged, _) = merge(store, job, &rows::table_schema(), SORTED_BY, None).await?;
     let rows = job.rows();
     if merged.rows != rows {
         return Err(IngestError::Encode(format!(
@@ -102,7 +102,7 @@ pub(super) async fn run(store: &Store, table: &DeltaTable, job: &Job) -> Result<
         job.files.iter().map(|file| remove(HISTORY, file, false)).collect();
     actions.push(Action::Add(add));
     let operation = DeltaOperation::Optimize { predicate: None, target_size: TARGET as i64 };
-    let done = table::tidy(store, table, actions, operation).await?;
+    let done = table::tidy(store, HISTORY, table, actions, operation).await?;
     if done {
         info!(day = day_text(job.day), files = job.files.len(), rows, size, "compacted");
     }
@@ -136,6 +136,8 @@ struct Cursor {
 /// Rows that are held, and the order in which they go out.
 struct Merge {
     by: SortedBy,
+    /// Columns of the new file. The old ones may be of older Flowtaps and lack some.
+    schema: SchemaRef,
     held: Vec<RecordBatch>,
     places: Vec<(usize, usize)>,
 }
@@ -167,28 +169,26 @@ impl Out {
     }
 }
 
-/// The rows of all files of a job as one file, in order, and how many rows were read for it. Files are
-/// read side by side: little of each is in memory.
+/// The rows of all files of a job as one file of a table of these columns, in order, and how many rows
+/// were read for it. Files are read side by side: little of each is in memory.
 pub(crate) async fn merge(
     store: &Store,
     job: &Job,
+    table: &Schema,
     by: SortedBy,
     fold: Option<Box<dyn Fold>>,
 ) -> Result<(File, usize), IngestError> {
     let failed = |error: &dyn std::fmt::Display| IngestError::Encode(error.to_string());
-    let mut streams = Vec::new();
+    let schema = files::columns(table).map_err(|error| failed(&error))?;
+    let writer = FileWriter::new(job.day, schema.clone(), by).map_err(IngestError::Encode)?;
+    let mut out = Out { writer, fold, day: job.day, rows: 0 };
+    let mut merge = Merge { by, schema, held: Vec::new(), places: Vec::new() };
+    let mut cursors = Vec::new();
     for file in &job.files {
         let reader = store.parquet(&file.meta).map_err(|error| failed(&error))?;
         let builder = ParquetRecordBatchStreamBuilder::new(reader).await;
         let stream = builder.and_then(|it| it.with_batch_size(ROWS_AT_ONCE).build());
-        streams.push(stream.map_err(|error| failed(&error))?);
-    }
-    let schema = streams.first().ok_or_else(|| failed(&"no files"))?.schema().clone();
-    let writer = FileWriter::new(job.day, schema, by).map_err(IngestError::Encode)?;
-    let mut out = Out { writer, fold, day: job.day, rows: 0 };
-    let mut merge = Merge { by, held: Vec::new(), places: Vec::new() };
-    let mut cursors = Vec::new();
-    for stream in streams {
+        let stream = stream.map_err(|error| failed(&error))?;
         let mut cursor = Cursor { stream, held: 0, row: 0, rows: 0 };
         if merge.next_batch(&mut cursor).await? {
             cursors.push(cursor);
@@ -234,6 +234,7 @@ impl Merge {
                 return Ok(false);
             };
             if batch.num_rows() > 0 {
+                let batch = rows::conform(&self.schema, &batch).map_err(IngestError::Encode)?;
                 (cursor.held, cursor.row, cursor.rows) = (self.held.len(), 0, batch.num_rows());
                 self.held.push(batch);
                 return Ok(true);

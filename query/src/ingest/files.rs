@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, Date32Array, RecordBatch};
 use arrow::compute::{self, interleave_record_batch};
 use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use deltalake_core::kernel::Add;
 use flowtap_record::{Micros, SCHEMA_VERSION, footer};
 use object_store::path::Path;
@@ -95,6 +96,12 @@ pub(crate) fn with_day(rows: &RecordBatch, day: i32) -> Result<RecordBatch, Stri
     let mut columns = rows.columns().to_vec();
     columns.push(Arc::new(Date32Array::from_value(day, rows.num_rows())));
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| error.to_string())
+}
+
+/// The columns of a file of a table: all but the day, by which the table is partitioned.
+pub(crate) fn columns(table: &Schema) -> Result<SchemaRef, ArrowError> {
+    let inside = (0..table.fields().len()).filter(|it| table.field(*it).name() != "day");
+    Ok(Arc::new(table.project(&inside.collect::<Vec<_>>())?))
 }
 
 /// Rows without the day, which is their last column: as they lie in a file.

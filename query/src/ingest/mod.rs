@@ -2,19 +2,21 @@
 //! whatever dies on the way.
 //!
 //! One pass: look at what is committed, list the inbox, plan ([`plan`]), read and check rows
-//! ([`rows`]), put sorted files ([`files`]), claim a progress object, commit files and progress
+//! ([`take`], [`rows`]; what is [`newer`] waits), put sorted files ([`files`]), claim a progress object, commit files and progress
 //! together ([`table`]). Only the commit counts: what was put for one that never came is not seen by
 //! anybody. Who loses a race begins again with what the winner left. Objects are taken out of the
 //! inbox later ([`sweep`]). What is made of `history` is kept up beside it ([`crate::derived`]).
 
 pub(crate) mod compact;
 pub(crate) mod files;
+mod newer;
 mod plan;
 mod probe;
 pub(crate) mod retention;
 mod rows;
 mod sweep;
 pub(crate) mod table;
+mod take;
 mod uploads;
 
 use std::collections::{HashMap, HashSet};
@@ -25,22 +27,21 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use deltalake_core::kernel::Action;
 use deltalake_core::{DeltaTable, DeltaTableError};
-use flowtap_record::path::{self, HISTORY, InboxName};
+use flowtap_record::path::{HISTORY, InboxName};
 use flowtap_record::{AgentState, DAY_US, Micros};
 use futures::{StreamExt as _, stream};
-use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt as _, PutPayload};
+use object_store::ObjectMeta;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use tracing::{info, warn};
 
 use self::files::SortedBy;
 use self::plan::Take;
 pub use self::retention::{Day, Keep};
+use self::rows::Decoded;
 use crate::derived::Keeper;
 use crate::find::Statuses;
-use crate::store::{
-    History, INGEST, Progress, Quarantined, Store, StoreError, Taken, Trouble, decode,
-};
+use crate::store::{History, INGEST, Progress, Store, StoreError, Trouble};
 
 /// Bytes of inbox objects that one commit takes.
 const COMMIT_BYTES: u64 = 64 << 20;
@@ -72,6 +73,31 @@ pub enum IngestError {
          be safe. Use a store with conditional puts (If-None-Match), or a folder"
     )]
     Unsafe(String),
+    /// A newer Flowtap writes the table.
+    #[error(
+        "store {url}: the table {table} has columns that this flowtap does not know ({columns}), for a \
+         newer one writes it: nothing is written, or they would be lost. Upgrade flowtap; reading goes on"
+    )]
+    Newer {
+        /// The store.
+        url: String,
+        /// The table.
+        table: String,
+        /// Their names.
+        columns: String,
+    },
+    /// The table cannot be brought to the columns of this Flowtap.
+    #[error("store {url}: the table {table} cannot be written: its column {column} {why}")]
+    Columns {
+        /// The store.
+        url: String,
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Others were quicker, again and again.
     #[error("other ingesters commit all the time")]
     Races,
@@ -103,6 +129,8 @@ pub struct Passed {
     pub quarantined: usize,
     /// Objects that wait behind one that is missing.
     pub waiting: usize,
+    /// Objects that wait for a newer Flowtap.
+    pub newer: usize,
     /// Objects deleted from the inbox.
     pub swept: usize,
     /// There is more to be taken at once.
@@ -128,6 +156,8 @@ pub struct Counts {
     pub derived: Counter,
     /// Times that derived tables could not be kept up; the next time makes up for it.
     pub derived_failures: Counter,
+    /// Objects that wait for a newer Flowtap, as of the last pass.
+    pub newer: Gauge,
 }
 
 /// Moves rows of one store.
@@ -137,6 +167,7 @@ pub struct Ingester {
     options: Options,
     probed: bool,
     statuses: Statuses,
+    newer: newer::Newer,
     /// The number up to which `uploads` is complete.
     uploads: u64,
     chain: sweep::Chain,
@@ -164,6 +195,7 @@ impl Ingester {
             options,
             probed: false,
             statuses: Statuses::default(),
+            newer: newer::Newer::default(),
             uploads: 0,
             chain: sweep::Chain::default(),
             passes: 0,
@@ -220,7 +252,7 @@ impl Ingester {
     /// Merges small files of one day where that is worth it. Says whether it did: there may be more.
     pub async fn compact(&mut self, now: Micros) -> Result<bool, IngestError> {
         // The files of this very version: who commits finds out whether they still are there.
-        let Some((table, history)) = self.store.history_table().await? else { return Ok(false) };
+        let Some((table, history)) = self.fitting().await? else { return Ok(false) };
         let Some(job) = compact::plan(&history.files, now) else { return Ok(false) };
         let merged = compact::run(&self.store, &table, &job).await?;
         self.counts.merged.inc_by(u64::from(merged));
@@ -305,7 +337,8 @@ impl Ingester {
         // Statuses first: a boot that has ended put all its objects before.
         self.statuses.refresh(&self.store, now).await?;
         let listed = self.store.list_inbox(HISTORY).await?;
-        let plan = plan::plan(&listed, progress, now);
+        let mut plan = plan::plan(&listed, progress, now);
+        self.newer.hold_back(&mut plan, &listed, progress);
         let waiting = plan.waiting;
         let mut step = self.read(plan.takes.into(), progress.clone(), now).await?;
         let left = self.let_go(&mut step.progress, &listed, now);
@@ -314,6 +347,7 @@ impl Ingester {
             rows: step.rows,
             quarantined: step.quarantined,
             waiting,
+            newer: self.newer.count(&listed, &step.progress, &self.counts.newer),
             more: step.more,
             version: history.version,
             swept: 0,
@@ -331,7 +365,7 @@ impl Ingester {
 
     /// The table, made if it isn't there.
     async fn opened(&self) -> Result<(DeltaTable, Arc<History>), IngestError> {
-        if let Some(found) = self.store.history_table().await? {
+        if let Some(found) = self.fitting().await? {
             return Ok(found);
         }
         table::open(&self.store, HISTORY, &rows::table_schema(), SORTED_BY).await?;
@@ -339,9 +373,20 @@ impl Ingester {
         made.ok_or_else(|| self.store.away("history was made and is not there".to_owned()).into())
     }
 
+    /// The table as it is now. Columns that an older Flowtap made it without are added first.
+    async fn fitting(&self) -> Result<Option<(DeltaTable, Arc<History>)>, IngestError> {
+        for _ in 0..RACES {
+            let Some((table, history)) = self.store.history_table().await? else { return Ok(None) };
+            if table::fits(&self.store, HISTORY, &table, &rows::table_schema()).await? {
+                return Ok(Some((table, history)));
+            }
+        }
+        Err(IngestError::Races)
+    }
+
     /// Reads and checks what is to be taken, as much as one commit holds.
     async fn read(
-        &self,
+        &mut self,
         takes: Vec<Take>,
         before: Progress,
         now: Micros,
@@ -354,11 +399,12 @@ impl Ingester {
             more: false,
         };
         let mut bytes = 0;
-        // Boots of which an object could not be read: nothing behind it is taken.
+        // Boots of which an object could not be read, or waits: nothing behind it is taken.
         let mut stopped: Vec<(String, String)> = Vec::new();
+        let store = self.store.clone();
         let mut read = stream::iter(takes)
-            .map(|take| async move {
-                let read = read(&self.store, &take).await;
+            .map(|take| async {
+                let read = take::read(&store, &take).await;
                 (take, read)
             })
             .buffered(AT_ONCE);
@@ -373,18 +419,13 @@ impl Ingester {
             }
             bytes += take.meta.size;
             match read {
-                Ok(rows) => take_in(&mut step, &take, rows),
+                Ok(Decoded::Rows(rows)) => take::take_in(&mut step, &take, rows),
+                Ok(Decoded::Newer(schema)) => {
+                    self.newer.found(&take, schema);
+                    stopped.push(boot);
+                }
                 Err(Trouble::Unbelievable(why)) => {
-                    quarantine(&self.store, &take, &why).await?;
-                    step.quarantined += 1;
-                    let told = &mut step.progress.quarantined;
-                    told.push(Quarantined {
-                        object: take.name.path(),
-                        last_modified: Micros(take.meta.last_modified.timestamp_micros()),
-                        why,
-                    });
-                    told.drain(..told.len().saturating_sub(MAX_TOLD));
-                    advance(&mut step.progress, &take, Micros(0), Micros(0));
+                    take::quarantine(&self.store, &mut step, &take, why).await?;
                 }
                 Err(Trouble::Read(why)) => {
                     warn!(object = %take.meta.location, why, "not read, tried again later");
@@ -497,49 +538,4 @@ pub(crate) fn is_conflict(error: &DeltaTableError) -> bool {
             source: E::CommitConflict(_) | E::MaxCommitAttempts(_) | E::VersionAlreadyExists(_)
         }
     )
-}
-
-fn take_in(step: &mut Step, take: &Take, rows: rows::Rows) {
-    step.rows += rows.count;
-    step.progress.taken.push(Taken {
-        object: take.name.path(),
-        bytes: take.meta.size,
-        rows: rows.count as u64,
-        uploaded_at: rows.uploaded_at,
-        watermark: rows.watermark,
-        last_modified: Micros(take.meta.last_modified.timestamp_micros()),
-    });
-    step.batches.extend(rows.batches);
-    advance(&mut step.progress, take, rows.watermark, rows.uploaded_at);
-}
-
-fn advance(progress: &mut Progress, take: &Take, watermark: Micros, uploaded_at: Micros) {
-    let lost = &mut progress.lost;
-    lost.extend(take.lost.clone());
-    lost.drain(..lost.len().saturating_sub(MAX_TOLD));
-    let boots = progress.boots.entry(take.name.agent.clone()).or_default();
-    let boot = boots.entry(take.name.boot.clone()).or_default();
-    boot.last = take.name.last.0;
-    boot.watermark = boot.watermark.max(watermark);
-    boot.uploaded_at = boot.uploaded_at.max(uploaded_at);
-}
-
-async fn read(store: &Store, take: &Take) -> Result<rows::Rows, Trouble> {
-    store.check_size(&take.meta).map_err(Trouble::Unbelievable)?;
-    let bytes = store.fetch(&take.meta).await;
-    let bytes = bytes.map_err(|error| Trouble::Read(error.to_string()))?;
-    let (name, from) = (take.name.clone(), take.from);
-    decode(move || rows::decode(&name, bytes, from)).await
-}
-
-/// Keeps what could not be taken, with the reason beside it.
-async fn quarantine(store: &Store, take: &Take, why: &str) -> Result<(), IngestError> {
-    warn!(object = %take.meta.location, why, "put into quarantine");
-    let kept = path::quarantine(take.meta.location.as_ref());
-    let failed = |error| IngestError::Store(store.unreadable(error));
-    store.objects().copy(&take.meta.location, &Path::from(kept.as_str())).await.map_err(failed)?;
-    let reason = PutPayload::from(format!("{why}\n"));
-    let location = Path::from(format!("{kept}.reason.txt"));
-    store.objects().put(&location, reason).await.map_err(failed)?;
-    Ok(())
 }

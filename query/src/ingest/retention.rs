@@ -83,7 +83,7 @@ pub(super) async fn run(
     let dates: Vec<String> = gone.iter().map(|day| format!("'{}'", day.date())).collect();
     let operation =
         DeltaOperation::Delete { predicate: Some(format!("day IN ({})", dates.join(", "))) };
-    let done = table::tidy(store, table, actions, operation).await?;
+    let done = table::tidy(store, HISTORY, table, actions, operation).await?;
     if done {
         let rows: usize = gone.iter().map(|day| day.rows).sum();
         info!(days = gone.len(), rows, "past retention, taken out of history");

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    AsArray, Date32Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use bytes::Bytes;
 use flowtap_record::path::InboxName;
-use flowtap_record::{Micros, cluster_key, day_of, history_schema};
-use parquet::arrow::ProjectionMask;
+use flowtap_record::{Micros, SchemaVersion, cluster_key, day_of, history_schema};
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
@@ -29,6 +30,14 @@ pub(super) struct Rows {
     pub(super) watermark: Micros,
 }
 
+/// What became of an object.
+#[derive(Debug)]
+pub(super) enum Decoded {
+    Rows(Rows),
+    /// It has columns that are not known here.
+    Newer(SchemaVersion),
+}
+
 /// The columns of the table `history`: those of an inbox object, then what is set at ingest. The
 /// last, `day`, is the partition.
 pub(super) fn table_schema() -> SchemaRef {
@@ -40,17 +49,16 @@ pub(super) fn table_schema() -> SchemaRef {
 
 /// Decodes the rows of an object from number `from` on. The error is a sentence that says why it
 /// cannot be believed.
-pub(super) fn decode(name: &InboxName, bytes: Bytes, from: i64) -> Result<Rows, String> {
+pub(super) fn decode(name: &InboxName, bytes: Bytes, from: i64) -> Result<Decoded, String> {
     let footer = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())
         .map_err(|error| format!("not readable as Parquet: {error}"))?;
     let checked = check_footer(name, footer.metadata())?;
+    if let Some(schema) = checked.newer {
+        return Ok(Decoded::Newer(schema));
+    }
     let wanted = history_schema();
-    let indices = wanted.fields().iter().map(|field| footer.schema().index_of(field.name()));
-    let indices = indices.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-    let mask = ProjectionMask::roots(footer.parquet_schema(), indices);
-    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, footer.clone())
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, footer)
         .with_batch_size(ROWS_AT_ONCE)
-        .with_projection(mask)
         .build()
         .map_err(|error| error.to_string())?;
     let mut rows = Rows {
@@ -67,7 +75,7 @@ pub(super) fn decode(name: &InboxName, bytes: Bytes, from: i64) -> Result<Rows, 
         if decoded > MAX_DECODED {
             return Err(format!("its rows take more than {MAX_DECODED} bytes"));
         }
-        let batch = in_order(&wanted, &batch)?;
+        let batch = conform(&wanted, &batch)?;
         before = check(name, &batch, before)?;
         let kept = not_before(&batch, from);
         if kept.num_rows() > 0 {
@@ -75,14 +83,17 @@ pub(super) fn decode(name: &InboxName, bytes: Bytes, from: i64) -> Result<Rows, 
             rows.batches.push(complete(&kept, checked.uploaded_at)?);
         }
     }
-    Ok(rows)
+    Ok(Decoded::Rows(rows))
 }
 
-/// The columns in our order, whatever order the object has them in.
-fn in_order(wanted: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, String> {
-    let columns = wanted.fields().iter().map(|field| batch.column_by_name(field.name()).cloned());
-    let columns: Option<Vec<_>> = columns.collect();
-    RecordBatch::try_new(Arc::clone(wanted), columns.ok_or("it lacks a column")?)
+/// Exactly the columns of `wanted`, in its order. What an older Flowtap did not write yet is null.
+pub(super) fn conform(wanted: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, String> {
+    let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
+        Some(column) => column.clone(),
+        None => new_null_array(field.data_type(), batch.num_rows()),
+    };
+    let columns = wanted.fields().iter().map(column).collect();
+    RecordBatch::try_new(Arc::clone(wanted), columns)
         .map_err(|error| format!("its columns are not those of a row: {error}"))
 }
 

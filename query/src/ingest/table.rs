@@ -3,21 +3,22 @@
 use std::collections::HashMap;
 
 use arrow::datatypes::Schema;
+use arrow::error::ArrowError;
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel as _;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
-use deltalake_core::kernel::{Action, StructType, Transaction};
+use deltalake_core::kernel::{Action, MetadataExt as _, StructField, StructType, Transaction};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError};
-use flowtap_record::path::HISTORY;
+use tracing::info;
 
 use super::files::SortedBy;
-use super::is_conflict;
+use super::{IngestError, RACES, is_conflict};
 use crate::store::{Store, StoreError};
 
 /// Commits between two checkpoints: a reader replays no more than these.
 const CHECKPOINT_EVERY: u64 = 20;
-/// The application id of those who take files away.
+/// The application id of those who take files away, or add columns.
 const TIDY: &str = "flowtap-tidy";
 /// The application id whose version says how often days were taken out of `history`: who sees a day's
 /// files replaced learns by it that they were merged.
@@ -31,10 +32,25 @@ pub(crate) async fn open(
     name: &str,
     schema: &Schema,
     sorted_by: SortedBy,
-) -> Result<DeltaTable, StoreError> {
-    if let Some(table) = store.delta(name).await? {
-        return Ok(table);
+) -> Result<DeltaTable, IngestError> {
+    for _ in 0..RACES {
+        let table = match store.delta(name).await? {
+            Some(table) => table,
+            None => make(store, name, schema, sorted_by).await?,
+        };
+        if fits(store, name, &table, schema).await? {
+            return Ok(table);
+        }
     }
+    Err(IngestError::Races)
+}
+
+async fn make(
+    store: &Store,
+    name: &str,
+    schema: &Schema,
+    sorted_by: SortedBy,
+) -> Result<DeltaTable, StoreError> {
     match create(store, name, schema, sorted_by).await {
         Ok(table) => Ok(table),
         // Perhaps somebody else has just made it.
@@ -43,6 +59,63 @@ pub(crate) async fn open(
             None => Err(store.table_trouble(name, error)),
         },
     }
+}
+
+/// Whether a table has the columns of `schema`, and no other. Adds those that are missing: false then,
+/// also where somebody else was quicker, and the table is to be loaded again. Its files stay as they are.
+///
+/// # Errors
+/// When it has columns beyond these, for it is a newer Flowtap's; or one of another type.
+pub(super) async fn fits(
+    store: &Store,
+    name: &str,
+    table: &DeltaTable,
+    schema: &Schema,
+) -> Result<bool, IngestError> {
+    let trouble = |error| IngestError::from(store.table_trouble(name, error));
+    let wrong = |column: &StructField, why: &str| IngestError::Columns {
+        url: store.url().to_owned(),
+        table: name.to_owned(),
+        column: column.name().clone(),
+        why: why.to_owned(),
+    };
+    let snapshot = table.snapshot().map_err(trouble)?;
+    let found = snapshot.schema();
+    let wanted: StructType =
+        schema.try_into_kernel().map_err(|error: ArrowError| trouble(error.into()))?;
+    let unknown = found.fields().filter(|it| wanted.field(it.name()).is_none());
+    let unknown: Vec<&str> = unknown.map(|it| it.name().as_str()).collect();
+    if !unknown.is_empty() {
+        return Err(IngestError::Newer {
+            url: store.url().to_owned(),
+            table: name.to_owned(),
+            columns: unknown.join(", "),
+        });
+    }
+    let mut missing = Vec::new();
+    for column in wanted.fields() {
+        match found.field(column.name()) {
+            Some(is) if is.data_type() == column.data_type() => {}
+            Some(is) => {
+                let why = format!("is {}, expected {}", is.data_type(), column.data_type());
+                return Err(wrong(column, &why));
+            }
+            None if column.is_nullable() => missing.push(column.clone()),
+            None => return Err(wrong(column, "is missing, and is never null")),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(true);
+    }
+    let names: Vec<&str> = missing.iter().map(|it| it.name().as_str()).collect();
+    info!(table = name, columns = names.join(", "), "columns are added");
+    let grown = StructType::try_new(found.fields().chain(&missing).cloned());
+    let grown = grown.map_err(|error| trouble(error.into()))?;
+    let metadata = snapshot.metadata().clone().with_schema(&grown);
+    let metadata = metadata.map_err(|error| trouble(error.into()))?;
+    let operation = DeltaOperation::AddColumn { fields: missing };
+    tidy(store, name, table, vec![Action::Metadata(metadata)], operation).await?;
+    Ok(false)
 }
 
 async fn create(
@@ -104,16 +177,17 @@ pub(crate) fn append() -> DeltaOperation {
     }
 }
 
-/// Commits actions that take files away. Delta's own check lets two merges of the same files through,
-/// which would double their rows: so all who take files away take turns at one number. False: somebody
+/// Commits actions that take files away or add columns. Delta's own check lets two merges of the same files through,
+/// which would double their rows: so all who do this take turns at one number. False: somebody
 /// else was quicker.
 pub(super) async fn tidy(
     store: &Store,
+    name: &str,
     table: &DeltaTable,
     actions: Vec<Action>,
     operation: DeltaOperation,
 ) -> Result<bool, StoreError> {
-    let trouble = |error| store.table_trouble(HISTORY, error);
+    let trouble = |error| store.table_trouble(name, error);
     let mut apps = vec![(TIDY, number(table, TIDY).await.map_err(trouble)? + 1)];
     if matches!(operation, DeltaOperation::Delete { .. }) {
         apps.push((RETENTION, number(table, RETENTION).await.map_err(trouble)? + 1));

@@ -11,7 +11,7 @@ use arrow::compute;
 use arrow::datatypes::{Int64Type, Schema, TimestampMicrosecondType};
 use flowtap_record::footer as keys;
 use flowtap_record::path::InboxName;
-use flowtap_record::{Micros, SCHEMA_VERSION, history_schema};
+use flowtap_record::{Micros, SchemaVersion, history_schema};
 use object_store::ObjectMeta;
 
 use super::Store;
@@ -25,6 +25,8 @@ pub(crate) struct Footer {
     pub(crate) uploaded_at: Micros,
     pub(crate) watermark: Micros,
     pub(crate) at: Option<(Micros, Micros)>,
+    /// Its schema, where that is newer than ours: it may have columns that are not known here.
+    pub(crate) newer: Option<SchemaVersion>,
 }
 
 /// Reads and checks. The error is a sentence for the warning and for the row in `gaps`.
@@ -62,7 +64,13 @@ pub(crate) fn check(
             Err(format!("its footer says {key} = {found:?}, expected {want:?}"))
         }
     };
-    same(keys::SCHEMA, SCHEMA_VERSION)?;
+    let schema: SchemaVersion =
+        value(keys::SCHEMA)?.parse().map_err(|why| format!("{}: {why}", keys::SCHEMA))?;
+    let own = SchemaVersion::own();
+    if schema.major != own.major {
+        return Err(format!("its schema is {schema}, this Flowtap reads {}.x only", own.major));
+    }
+    let newer = (schema > own).then_some(schema);
     same(keys::AGENT, &name.agent)?;
     same(keys::BOOT, &name.boot)?;
     same(keys::FIRST, &name.first.0.to_string())?;
@@ -76,7 +84,7 @@ pub(crate) fn check(
 
     let arrow = ArrowReaderMetadata::try_new(footer.clone(), ArrowReaderOptions::new())
         .map_err(|error| format!("its columns are not readable: {error}"))?;
-    check_columns(arrow.schema())?;
+    check_columns(arrow.schema(), schema)?;
     let columns = Columns { footer, schema: arrow.schema() };
     check_rows(name, &columns)?;
     let at = columns.bounds("at").and_then(|(low, high)| {
@@ -86,14 +94,21 @@ pub(crate) fn check(
     });
     let rows = usize::try_from(footer.file_metadata().num_rows())
         .map_err(|_| "its footer counts a negative number of rows".to_owned())?;
-    Ok(Footer { rows, uploaded_at, watermark, at })
+    Ok(Footer { rows, uploaded_at, watermark, at, newer })
 }
 
-/// Every column of the contract, of its type; a column that is never null must be declared so.
-fn check_columns(found: &Schema) -> Result<(), String> {
-    for want in history_schema().fields() {
+/// Columns of the contract are of their types. One that may be null may be missing: it was added since.
+/// Others are there only by a newer schema.
+fn check_columns(found: &Schema, schema: SchemaVersion) -> Result<(), String> {
+    let known = history_schema();
+    for want in known.fields() {
         let name = want.name();
-        let column = found.field_with_name(name).map_err(|_| format!("it has no column {name}"))?;
+        let Ok(column) = found.field_with_name(name) else {
+            if want.is_nullable() {
+                continue;
+            }
+            return Err(format!("it has no column {name}"));
+        };
         if column.data_type() != want.data_type() {
             let (is, want) = (column.data_type(), want.data_type());
             return Err(format!("its column {name} is {is}, expected {want}"));
@@ -101,6 +116,12 @@ fn check_columns(found: &Schema) -> Result<(), String> {
         if column.is_nullable() && !want.is_nullable() {
             return Err(format!("its column {name} may be null"));
         }
+    }
+    let mut names = found.fields().iter().map(|it| it.name().as_str());
+    if schema <= SchemaVersion::own()
+        && let Some(name) = names.find(|name| known.field_with_name(name).is_err())
+    {
+        return Err(format!("it has a column {name}, which schema {schema} does not have"));
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use object_store::path::Path;
 use parquet::file::metadata::ParquetMetaData;
 use tracing::warn;
 
-use flowtap_record::Micros;
 use flowtap_record::path::{HISTORY, InboxName};
+use flowtap_record::{Micros, SCHEMA_VERSION, SchemaVersion};
 
 use super::footer::{self, Footer};
 use super::history::History;
@@ -22,6 +22,9 @@ const CONCURRENT_FOOTERS: usize = 32;
 
 /// Agents cut objects at 8 MB; what is far beyond that was not made by one.
 const MAX_OBJECT_BYTES: u64 = 1 << 30;
+
+/// The reason in the view `gaps` for an object whose agent is newer than this Flowtap.
+pub(crate) const NEWER_SCHEMA: &str = "newer_schema";
 
 /// An object that is to be read.
 #[derive(Clone, Debug)]
@@ -41,6 +44,9 @@ pub struct InboxObject {
     /// First and last `seq` to be seen: less than the name's range where an earlier object of
     /// the boot holds the same rows.
     pub visible: (i64, i64),
+    /// Its schema, where that is newer than ours. Its rows are seen without the columns that are not
+    /// known here, and the ingester leaves it where it is.
+    pub newer: Option<SchemaVersion>,
 }
 
 impl InboxObject {
@@ -53,7 +59,19 @@ impl InboxObject {
             watermark: footer.watermark,
             rows: footer.rows,
             at: footer.at,
+            newer: footer.newer,
         }
+    }
+
+    /// What is not seen of it, if anything: columns, not rows.
+    pub(crate) fn columns_unseen(&self) -> Option<Hole> {
+        let schema = self.newer?;
+        let put_at = Micros(self.meta.last_modified.timestamp_micros());
+        let why = format!(
+            "its schema {schema} is newer than {SCHEMA_VERSION}: columns that are not known here are not \
+             seen, and it stays in the inbox until flowtap is upgraded"
+        );
+        Some(Hole { reason: NEWER_SCHEMA, ..Hole::refused(&self.name, put_at, &why) })
     }
 
     /// The object of that name, if the footer of what lies there bears the name out; else why not.

@@ -17,7 +17,7 @@ use flowtap_record::history_schema;
 
 use super::files::{FIRST, LAST, UPLOADED_AT, of_inbox, of_table};
 use super::functions::{self, timestamp};
-use crate::store::{HistoryFile, Hole, Inbox, Refused};
+use crate::store::{HistoryFile, Hole, Inbox, InboxObject, Refused};
 
 /// The table `history`.
 pub(super) fn view(inbox: &Inbox) -> Result<ViewTable> {
@@ -54,9 +54,10 @@ pub(super) fn fresh(inbox: &Inbox) -> Result<LogicalPlanBuilder> {
 }
 
 /// Rows that are not to be had, for the view `gaps`: of objects that cannot be believed, in the inbox
-/// or in quarantine, and of such that never came.
+/// or in quarantine, and of such that never came. And objects of which columns are not seen.
 pub(super) fn refused(inbox: &Inbox) -> Result<MemTable> {
     let mut refused: Vec<Hole> = inbox.refused.iter().map(Refused::hole).collect();
+    refused.extend(inbox.objects.iter().filter_map(InboxObject::columns_unseen));
     if let Some(history) = &inbox.history {
         refused.extend(history.progress.holes());
     }

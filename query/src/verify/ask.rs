@@ -6,6 +6,7 @@ use flowtap_record::path::InboxName;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::rabbitmq::BrokerError;
 use super::{Named, Range};
 use crate::sql::output::{Format, OutputError, write};
 use crate::sql::{SqlError, query};
@@ -26,6 +27,9 @@ pub enum VerifyError {
     /// A check failed on its way.
     #[error("a check cannot be made: {0}; more --memory may help")]
     Sql(#[from] SqlError),
+    /// A broker is not to be asked.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     /// An answer is not what was asked for.
     #[error("a check's answer cannot be read: {0}")]
     Answer(String),
@@ -60,7 +64,7 @@ impl Asked {
         Self { context }
     }
 
-    async fn ask<T: DeserializeOwned>(&self, text: &str) -> Result<Vec<T>, VerifyError> {
+    pub(super) async fn ask<T: DeserializeOwned>(&self, text: &str) -> Result<Vec<T>, VerifyError> {
         let rows = query(&self.context, text).await?;
         let mut out = Vec::new();
         write(text, rows, Format::Json, MOST, &mut out).await?;
@@ -249,6 +253,6 @@ impl Asked {
 }
 
 /// A text in SQL.
-fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }

@@ -6,11 +6,17 @@
 //! - every row that concludes another (`ref_boot`, `ref_seq`) finds it;
 //! - a publish that awaits a confirm has one, where its channel went on and no `gap` lies over it;
 //! - every row that an agent says it uploaded, or left behind when it died, is there.
+//!
+//! [`against_broker`] holds the rows against the counters of a RabbitMQ besides.
 
 mod ask;
+mod broker;
+mod rabbitmq;
 mod ranges;
+mod seen;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use flowtap_record::path::{HISTORY, InboxName};
 use flowtap_record::{AgentStatus, Micros};
@@ -23,8 +29,13 @@ use crate::tables::{Limits, TablesError, context};
 
 pub use ask::VerifyError;
 use ask::{Asked, BootRows};
+pub use broker::{Compared, Difference};
+pub use rabbitmq::{BrokerError, Counted, Figures, Management, Place, PlaceKind};
 pub use ranges::Range;
 use ranges::Ranges;
+
+/// Sidecars say how far they are within this time, on S3, too.
+const UPLOADED_WITHIN: Duration = Duration::from_secs(90);
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
@@ -43,6 +54,9 @@ pub struct Report {
     pub named: Vec<Named>,
     /// Gaps of other kinds: what was never given a number.
     pub gaps: i64,
+    /// What came of the comparison with a broker, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker: Option<Compared>,
 }
 
 /// A finding that should not be.
@@ -126,9 +140,10 @@ pub enum Outcome {
 impl Report {
     /// The worst that was found.
     pub fn outcome(&self) -> Outcome {
-        if !self.problems.is_empty() {
+        let broker = self.broker.as_ref();
+        if !self.problems.is_empty() || broker.is_some_and(|it| !it.differences.is_empty()) {
             Outcome::Wrong
-        } else if !self.unproven.is_empty() {
+        } else if !self.unproven.is_empty() || broker.is_some_and(|it| !it.unproven.is_empty()) {
             Outcome::Unproven
         } else {
             Outcome::Clean
@@ -165,6 +180,45 @@ pub async fn verify(store: &Store, limits: &Limits, now: Micros) -> Result<Repor
     report.agents = agents.len();
     report.boots = agents.values().map(BTreeMap::len).sum();
     Ok(report)
+}
+
+/// Holds the history against what a broker counted at one moment; `before`: at an earlier one, to compare
+/// only what was added since.
+///
+/// # Errors
+/// When the store cannot be read, or a check needs more than `limits`.
+pub async fn against_broker(
+    store: &Store,
+    limits: &Limits,
+    counted: &Counted,
+    before: Option<&Counted>,
+) -> Result<Compared, VerifyError> {
+    let behind = all_up_to(store, counted.at).await?;
+    let since = before.map_or(Micros(0), |before| before.at);
+    let asked = Asked::new(context(store, limits).await?);
+    let mut history = asked.cluster(&counted.cluster, since).await?;
+    history.incomplete = behind.or(history.incomplete);
+    Ok(broker::compare(counted, before, &history))
+}
+
+/// Waits until sidecars have uploaded all that they saw up to a time. Who has not, after a while?
+async fn all_up_to(store: &Store, at: Micros) -> Result<Option<String>, VerifyError> {
+    let mut statuses = Statuses::default();
+    let started = Instant::now();
+    loop {
+        let now = crate::store::now();
+        statuses.refresh(store, now).await.map_err(TablesError::from)?;
+        let said = statuses.said(&std::collections::HashMap::new());
+        let coverage = Coverage::new(said, Vec::new(), now);
+        let running = |life| matches!(life, Life::Live | Life::Silent);
+        let mut behind = coverage.agents.iter().filter(|it| running(it.life) && it.watermark < at);
+        let Some(agent) = behind.next() else { return Ok(None) };
+        if started.elapsed() > UPLOADED_WITHIN {
+            let (agent, to) = (&agent.status.agent, agent.watermark);
+            return Ok(Some(format!("the sidecar {agent} has uploaded all up to {to} only")));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// One agent's check.

@@ -3,6 +3,7 @@
 
 pub(crate) mod busy;
 pub(crate) mod moody;
+pub(crate) mod reshape;
 pub(crate) mod table;
 
 use std::fs::File;

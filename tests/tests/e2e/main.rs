@@ -2,6 +2,7 @@
 //! and `flowtap sql` to read what was recorded. One executable, so that all share two brokers.
 
 mod celery;
+mod counters;
 mod crash;
 mod lapin;
 mod objects;
