@@ -255,6 +255,8 @@ async fn a_merged_file_does_not_bring_back_a_boot_that_ended_meanwhile() {
     put_some(&inbox, "other-a1", 1, 20, NOON);
     ingest(&inbox).await;
     while ingester(&inbox).compact(now()).await.unwrap() {}
+    let reads = query_reads(&inbox, "SELECT * FROM flows").await;
+    assert!(reads.contains("history/day=") && reads.contains("derived/flows"), "{reads}");
     assert_eq!(check(&inbox, "its rows lie with new ones").await, rows + 20);
     derive(&inbox).await;
     assert_eq!(check(&inbox, "derived again").await, rows + 20);
