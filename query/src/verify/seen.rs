@@ -172,7 +172,7 @@ impl Asked {
         let rows: Vec<Row> = self
             .ask(&format!(
                 "SELECT agent, reason FROM gaps WHERE arrow_cast(at, 'Int64') > {since} \
-                 AND reason <> 'newer_schema' ORDER BY at LIMIT 1"
+                 AND reason IS DISTINCT FROM 'newer_schema' ORDER BY at LIMIT 1"
             ))
             .await?;
         Ok(rows.first().map(|row| {
