@@ -37,6 +37,7 @@ enum Command {
     Ingest(ingest::Args),
     Compact(tidy::CompactArgs),
     Retention(tidy::RetentionArgs),
+    Rebuild(tidy::RebuildArgs),
     Verify(verify::Args),
 }
 
@@ -73,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Ingest(args) => ingest::run(&args),
         Command::Compact(args) => tidy::compact(&args),
         Command::Retention(args) => tidy::retention(&args),
+        Command::Rebuild(args) => tidy::rebuild(&args),
         Command::Verify(args) => {
             telemetry::log("warn");
             verify::run(&args)

@@ -1,4 +1,4 @@
-//! `flowtap compact` and `flowtap retention`: by hand what `flowtap serve` does by itself.
+//! `flowtap compact`, `flowtap retention` and `flowtap rebuild`: by hand what `flowtap serve` does by itself.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,6 +28,23 @@ pub(super) struct RetentionArgs {
     dry_run: bool,
 }
 
+/// Make anew what is derived from the history (`flowtap serve` keeps it up by itself)
+#[derive(Debug, clap::Args)]
+pub(super) struct RebuildArgs {
+    /// What to make anew
+    name: Derived,
+
+    #[command(flatten)]
+    from: StoreArg,
+}
+
+/// What is derived from the table `history`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Derived {
+    /// For each day, which parts of the table's files carry which ids
+    Directory,
+}
+
 /// How much is kept. Whole days go, never today
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct KeepArgs {
@@ -53,6 +70,7 @@ pub(super) fn compact(args: &CompactArgs) -> ExitCode {
         while ingester.compact(now()).await? {
             merged += 1;
         }
+        while ingester.cover(now()).await? {}
         Ok(match merged {
             0 => "no files are worth merging\n".to_owned(),
             1 => "1 file made of small ones\n".to_owned(),
@@ -74,6 +92,16 @@ pub(super) fn retention(args: &RetentionArgs) -> ExitCode {
         let gone = ingester.retain(now()).await?;
         let deleted = ingester.vacuum(now()).await?;
         Ok(format!("{}{deleted} files deleted that nobody needs any more\n", list(&gone, "gone")))
+    })
+}
+
+pub(super) fn rebuild(args: &RebuildArgs) -> ExitCode {
+    let Derived::Directory = args.name;
+    run(&args.from.store, Keep::default(), async |mut ingester| {
+        Ok(match ingester.rebuild_directories().await? {
+            1 => "1 day's directory made anew\n".to_owned(),
+            days => format!("{days} days' directories made anew\n"),
+        })
     })
 }
 

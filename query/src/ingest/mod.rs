@@ -8,6 +8,7 @@
 //! inbox later ([`sweep`]).
 
 mod compact;
+mod directory;
 mod files;
 mod plan;
 mod probe;
@@ -37,6 +38,7 @@ use self::files::SortedBy;
 use self::plan::Take;
 pub use self::retention::{Day, Keep};
 use crate::find::Statuses;
+use crate::store::directory::Directories;
 use crate::store::{
     History, INGEST, Progress, Quarantined, Store, StoreError, Taken, Trouble, decode,
 };
@@ -121,6 +123,8 @@ pub struct Counts {
     pub quarantined: Counter,
     /// Files made of small ones.
     pub merged: Counter,
+    /// Directories written.
+    pub directories: Counter,
     /// Rounds that failed; what they left is taken by the next one.
     pub failures: Counter,
 }
@@ -136,6 +140,9 @@ pub struct Ingester {
     uploads: u64,
     chain: sweep::Chain,
     passes: u64,
+    directories: Directories,
+    /// The version of the table that had no use for new directories, and when that was seen.
+    covered: Option<(u64, Instant)>,
 }
 
 /// What one commit makes true.
@@ -159,6 +166,8 @@ impl Ingester {
             uploads: 0,
             chain: sweep::Chain::default(),
             passes: 0,
+            directories: Directories::default(),
+            covered: None,
         }
     }
 
@@ -196,7 +205,27 @@ impl Ingester {
             self.retain(now()).await?;
             self.vacuum(now()).await?;
         }
-        self.compact(now()).await
+        Ok(self.compact(now()).await? || self.cover(now()).await?)
+    }
+
+    /// Writes the directory of a day whose files are in none, where that is worth it. Says whether it
+    /// did: there may be more. Looks for nothing where the table is as it was a while ago.
+    pub async fn cover(&mut self, now: Micros) -> Result<bool, IngestError> {
+        let Some(history) = self.store.history().await? else { return Ok(false) };
+        let looked = self.covered.filter(|(version, _)| *version == history.version);
+        if looked.is_some_and(|(_, at)| at.elapsed() < TIDY_EVERY) {
+            return Ok(false);
+        }
+        let wrote = directory::cover(&self.store, &history, &mut self.directories, now).await?;
+        self.covered = (!wrote).then(|| (history.version, Instant::now()));
+        self.counts.directories.inc_by(u64::from(wrote));
+        Ok(wrote)
+    }
+
+    /// Makes the directories of all days anew, from the table. Returns how many.
+    pub async fn rebuild_directories(&mut self) -> Result<usize, IngestError> {
+        let Some(history) = self.store.history().await? else { return Ok(0) };
+        Ok(directory::rebuild(&self.store, &history, &mut self.directories).await?)
     }
 
     /// Merges small files of one day where that is worth it. Says whether it did: there may be more.
