@@ -99,6 +99,7 @@ impl Answers {
     pub async fn flows(&self, filter: &Filter) -> Result<FlowList, AnswerError> {
         let limit = filter.limit.unwrap_or(LIMIT).clamp(1, MAX_LIMIT);
         let (snapshot, now) = self.fresh().await?;
+        let snapshot = snapshot.for_lists();
         let mut before: Order = match &filter.cursor {
             Some(cursor) => parse_cursor(cursor)?,
             None => (filter.to.unwrap_or(i64::MAX), 0),

@@ -20,6 +20,7 @@ impl Answers {
     /// The map from `from` to `to`, microseconds, to the minute.
     pub async fn map(&self, from: Option<i64>, to: Option<i64>) -> Result<MapAnswer, AnswerError> {
         let (snapshot, now) = self.fresh().await?;
+        let snapshot = snapshot.for_lists();
         let from = from.map_or(i64::MIN, |at| at.div_euclid(MINUTE_US));
         let to = to.map_or(i64::MAX, |at| at.div_euclid(MINUTE_US) + 1);
         let mut drawing = Drawing::default();

@@ -19,7 +19,7 @@ impl Answers {
         let id = id.trim();
         if id.is_empty() || id.len() > MAX_ID_BYTES {
             return Err(AnswerError::Question(format!(
-                "an id has 1 to {MAX_ID_BYTES} bytes: give an order number, an event id, a flow id or a trace id"
+                "an id has 1 to {MAX_ID_BYTES} bytes: give an order number, an event id, a flow id, a command id or a trace id"
             )));
         }
         let (snapshot, now) = self.fresh().await?;
@@ -99,6 +99,9 @@ impl Answers {
             }
             if row.event_id.as_deref() == Some(id) {
                 note(By::EventId, None);
+            }
+            if row.command_id.as_deref() == Some(id) {
+                note(By::CommandId, None);
             }
             if row.trace_id.as_deref() == Some(id) {
                 note(By::TraceId, None);
@@ -198,6 +201,7 @@ fn explain(id: &str, matched: &[Matched], messages: usize) -> String {
         .iter()
         .map(|matched| match matched.by {
             By::Key => matched.name.as_deref().unwrap_or("the key"),
+            By::CommandId => "command id",
             By::TraceId => "trace id",
             By::EventId => "event id",
             By::TransactionId => "transaction id",

@@ -31,6 +31,7 @@ pub(super) struct Metrics {
     unread: Gauge,
     skipped: Gauge,
     statuses_refused: Gauge,
+    directories_refused: Gauge,
     age: Gauge<f64, AtomicU64>,
     agents: Family<State, Gauge>,
 }
@@ -68,6 +69,7 @@ impl Metrics {
             unread: Gauge::default(),
             skipped: Gauge::default(),
             statuses_refused: Gauge::default(),
+            directories_refused: Gauge::default(),
             age: Gauge::default(),
             agents: Family::default(),
         };
@@ -84,11 +86,14 @@ impl Metrics {
         let unread = metrics.unread.clone();
         registry.register("objects_unread", "Inbox objects that could not be read yet", unread);
         let skipped = metrics.skipped.clone();
-        let help = "Oldest inbox objects dropped from the index because it was full";
+        let help = "Oldest objects and files left out of the index because it was full";
         registry.register("objects_skipped", help, skipped);
         let statuses = metrics.statuses_refused.clone();
         let help = "Statuses of agents that cannot be read or believed";
         registry.register("statuses_refused", help, statuses);
+        let directories = metrics.directories_refused.clone();
+        let help = "Directories of ids that cannot be believed; their files are searched without";
+        registry.register("directories_refused", help, directories);
         let help = "Time since the store was read whole";
         registry.register_with_unit("catalog_age", help, Unit::Seconds, metrics.age.clone());
         registry.register("agents", "Sidecars by state", metrics.agents.clone());
@@ -97,6 +102,7 @@ impl Metrics {
             ("ingest_objects", "Inbox objects whose rows were moved", ingest.objects),
             ("ingest_quarantined", "Inbox objects put into quarantine", ingest.quarantined),
             ("ingest_merged", "Files of the history made of small ones", ingest.merged),
+            ("ingest_directories", "Directories of ids written", ingest.directories),
             ("ingest_failures", "Rounds that failed and are tried again", ingest.failures),
             ("derived_commits", "Commits of tables made of the history", ingest.derived),
             ("derived_failures", "Times that they could not be kept up", ingest.derived_failures),
@@ -130,6 +136,7 @@ impl Metrics {
         number(&self.unread, marks.unread);
         number(&self.skipped, marks.skipped);
         number(&self.statuses_refused, marks.statuses_refused);
+        number(&self.directories_refused, marks.directories_refused);
         let snapshot = catalog.snapshot();
         // Before the first time there is no age.
         let age = snapshot.read_at.map_or(f64::NAN, |at| now().since(at) as f64 / 1e6);

@@ -27,6 +27,8 @@ pub(super) struct Args {
 enum What {
     /// The flow summaries: what the tables `flows` and `flow_days` are made of
     Flows,
+    /// For each day, which parts of the table's files carry which ids
+    Directory,
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
@@ -44,6 +46,7 @@ async fn rebuild(args: &Args) -> ExitCode {
             let mut ingester = Ingester::new(store, Options::default());
             let done = match args.what {
                 What::Flows => flows(&mut ingester).await,
+                What::Directory => directory(&mut ingester).await,
             };
             match done {
                 Ok(Some(line)) => {
@@ -68,4 +71,11 @@ async fn flows(ingester: &mut Ingester) -> Result<Option<String>, IngestError> {
         tokio::time::sleep(BETWEEN).await;
     }
     Ok(None)
+}
+
+async fn directory(ingester: &mut Ingester) -> Result<Option<String>, IngestError> {
+    Ok(Some(match ingester.rebuild_directories().await? {
+        1 => "1 day's directory made anew\n".to_owned(),
+        days => format!("{days} days' directories made anew\n"),
+    }))
 }

@@ -53,6 +53,7 @@ pub(super) fn compact(args: &CompactArgs) -> ExitCode {
         while ingester.compact(now()).await? {
             merged += 1;
         }
+        while ingester.cover(now()).await? {}
         Ok(match merged {
             0 => "no files are worth merging\n".to_owned(),
             1 => "1 file made of small ones\n".to_owned(),

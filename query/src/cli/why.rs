@@ -17,8 +17,8 @@ const NOT_FOUND: u8 = 6;
 const TOO_MANY: &str = "Note: more than 10 000 records carry it; the newest were looked at.";
 
 const EXAMPLES: &str = "\
-ID is what you have: an order number or another business key, an event id, the id of a flow, a
-trace id.
+ID is what you have: an order number or another business key, an event id, the id of a flow, of a
+command or of a trace.
 
 Exit code: 0 healthy, running or late; 3 broken; 4 unknown; 5 suspect; 6 not found, or messages that
 are no flow; 1 no answer; 2 wrong usage. Times are UTC.";
@@ -27,7 +27,7 @@ are no flow; 1 no answer; 2 wrong usage. Times are UTC.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// An order number or other business key, event id, flow id or trace id
+    /// An order number or other business key, event id, flow id, command id or trace id
     id: String,
 
     /// Write what GET /api/v1/why answers

@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use flowtap_record::{Kind, Micros, Outcome};
 
 use super::columns::Cells;
+use super::ids;
 use super::known::BootRows;
 use super::learnt::{Learnt, Ranges};
 use super::lookup::ENTRY_BYTES;
@@ -17,7 +18,7 @@ use crate::flow::{Gap, World, sounds_dead};
 use crate::store::InboxObject;
 
 /// Columns that an index is made of.
-pub(super) const COLUMNS: [&str; 35] = [
+pub(super) const COLUMNS: [&str; 36] = [
     "agent",
     "boot",
     "seq",
@@ -43,6 +44,7 @@ pub(super) const COLUMNS: [&str; 35] = [
     "event_type",
     "transaction_id",
     "causation_id",
+    "command_id",
     "trace_id",
     "keys",
     "broker_txn",
@@ -254,6 +256,9 @@ impl Building {
         let outcome = cells.outcome(row);
         let flow = cells.text("transaction_id", row).map(hash::transaction);
         self.broker_transaction(cells, row, place, outcome, flow);
+        let boot = &self.boots[place.boot as usize].id;
+        let add = |hash| self.pairs.push((hash, number));
+        let bears_none = ids::of_row(cells, row, kind, boot, add);
         // Handed back too often, a message is given up: only the queue's arguments tell when.
         let refused = matches!(
             outcome,
@@ -266,7 +271,7 @@ impl Building {
             )
         );
         let refused = refused || kind == Kind::Publish && is_given_up(cells, row);
-        if self.ids(cells, row, place) {
+        if bears_none {
             self.conclude(cells, row, place, refused);
         }
         let moves = matches!(kind, Kind::Publish | Kind::Deliver);
@@ -302,13 +307,11 @@ impl Building {
         let boot = &self.boots[place.boot as usize].id;
         let name = hash::broker_transaction(boot, name);
         match (place.kind, flow) {
+            // Without an outcome it only says that the broker's word did not come.
+            (Kind::Transaction, _) if outcome.is_none() => {}
             (Kind::Transaction, _) => {
-                self.pairs.push((name, place.number));
-                // Without an outcome it only says that the broker's word did not come.
-                if outcome.is_some() {
-                    let aborted = outcome == Some(Outcome::Aborted);
-                    self.ended.insert(name, (aborted, !place.fresh));
-                }
+                let aborted = outcome == Some(Outcome::Aborted);
+                self.ended.insert(name, (aborted, !place.fresh));
             }
             (_, Some(flow)) => {
                 let again = self.taking_part.entry((name, flow)).or_insert(true);
@@ -316,40 +319,6 @@ impl Building {
             }
             _ => {}
         }
-    }
-
-    /// Notes the ids of a row. True: it bears none, and concludes another.
-    fn ids(&mut self, cells: &Cells<'_>, row: usize, place: &Place) -> bool {
-        let mut add = |hash: u64| self.pairs.push((hash, place.number));
-        let mut alone = true;
-        if let Some(id) = cells.text("transaction_id", row) {
-            add(hash::transaction(id));
-            alone = false;
-        }
-        if let Some(id) = cells.text("event_id", row) {
-            add(hash::event(id));
-            alone = false;
-        }
-        if let Some(id) = cells.text("causation_id", row) {
-            add(hash::cause(id));
-        }
-        if let Some(id) = cells.text("trace_id", row) {
-            add(hash::trace(id));
-        }
-        for (_, value) in cells.fields("keys", row) {
-            add(hash::key(value));
-        }
-        if !alone {
-            return false;
-        }
-        if let Some(id) = cells.text("message", row) {
-            add(hash::message(id));
-        }
-        // What a row concludes says what it is about, where it says nothing itself.
-        let Some(seq) = cells.long("ref_seq", row) else { return false };
-        let boot = &self.boots[place.boot as usize].id;
-        add(hash::concluded(cells.text("ref_boot", row).unwrap_or(boot), seq));
-        true
     }
 
     /// A row without ids concludes another: of which flow, that one says.

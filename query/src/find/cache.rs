@@ -1,5 +1,5 @@
 //! What was read lately stays in memory, within a bound: inbox objects whole, of files of the table
-//! the row groups that were asked for, and their footers.
+//! the row groups that were asked for, their ids and footers; pages of directories.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -17,8 +17,10 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
 
 use super::chunks::Chunks;
+use super::ids::{self, Ids};
 use super::read::{Opened, ReadError, Wanted, mask};
 use crate::store::Store;
+use crate::store::directory::{Directory, Page};
 
 /// Bytes read at once from a file's end: most footers are within.
 const FOOTER_GUESS: usize = 256 << 10;
@@ -28,12 +30,16 @@ enum Key {
     Object(Path),
     Footer(Path),
     Group(Path, usize, Wanted),
+    Ids(Path, usize),
+    Page(Path, u64),
 }
 
 #[derive(Clone)]
 enum Entry {
     Opened(Arc<Opened>),
     Footer(ArrowReaderMetadata),
+    Ids(Arc<Ids>),
+    Page(Arc<Page>),
 }
 
 /// What was read lately.
@@ -103,6 +109,52 @@ impl Cache {
         let opened = Arc::new(fetch_group(store, meta, &footer, group, wanted.columns()).await?);
         self.put(key, Entry::Opened(opened.clone()), opened.held());
         Ok(opened)
+    }
+
+    /// What the rows of a row group can be found by: read from `opened`, where that is at hand.
+    pub(super) async fn ids(
+        &self,
+        store: &Store,
+        meta: &ObjectMeta,
+        group: usize,
+        opened: Option<Arc<Opened>>,
+    ) -> Result<Arc<Ids>, ReadError> {
+        let key = Key::Ids(meta.location.clone(), group);
+        if let Some(Entry::Ids(known)) = self.get(&key) {
+            return Ok(known);
+        }
+        let opened = if let Some(opened) = opened {
+            opened
+        } else {
+            let footer = self.footer(store, meta).await?;
+            Arc::new(fetch_group(store, meta, &footer, group, Some(&ids::COLUMNS)).await?)
+        };
+        let ids = tokio::task::spawn_blocking(move || opened.ids()).await;
+        let ids = ids.map_err(|error| ReadError::Broken(error.to_string()))?;
+        let ids = Arc::new(ids.map_err(ReadError::Broken)?);
+        self.put(key, Entry::Ids(ids.clone()), ids.held());
+        Ok(ids)
+    }
+
+    /// A page of a directory.
+    pub(super) async fn page(
+        &self,
+        store: &Store,
+        directory: &Directory,
+        number: u64,
+    ) -> Result<Arc<Page>, ReadError> {
+        let path = &directory.meta.location;
+        let key = Key::Page(path.clone(), number);
+        if let Some(Entry::Page(known)) = self.get(&key) {
+            return Ok(known);
+        }
+        let bytes = store.objects().get_range(path, Directory::place(number)).await;
+        let bytes = bytes.map_err(|error| ReadError::of(&error))?;
+        let page = directory.page(&bytes, number);
+        let broken = || ReadError::Broken(format!("page {number} is not as it was written"));
+        let page = Arc::new(page.ok_or_else(broken)?);
+        self.put(key, Entry::Page(page.clone()), page.entries.len() * size_of::<u64>());
+        Ok(page)
     }
 
     fn get(&self, key: &Key) -> Option<Entry> {

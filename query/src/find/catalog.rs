@@ -20,7 +20,7 @@ use crate::store::{Store, StoreError};
 
 /// Bytes of objects that stay in memory for the next question.
 const CACHE_BYTES: usize = 256 << 20;
-/// Bytes that the index may take: beyond, the oldest objects are not searched any more.
+/// Bytes that the index may take: beyond, the oldest are found by their ids only.
 const INDEX_BYTES: usize = 1 << 30;
 /// Messages an hour from which on an id is no flow's id.
 const TOO_MANY_AN_HOUR: i64 = 10_000;
@@ -76,6 +76,8 @@ pub struct Marks {
     pub unread: usize,
     /// Objects and files that are not in the index because it was full: the oldest.
     pub skipped: usize,
+    /// Directories that cannot be believed: what they cover is searched without.
+    pub directories_refused: usize,
     /// Agents' statuses that cannot be read or believed.
     pub statuses_refused: usize,
 }
@@ -91,13 +93,23 @@ pub struct Snapshot {
     pub habits: Arc<Habits>,
     /// What is in the store and could not be read.
     pub missing: Arc<Vec<Missing>>,
-    /// Rows before this are not searched: the index is full, or they are gone from the store.
+    /// Rows before this are not found by any id: they are gone from the store, or there was no room
+    /// for them while they lay in the inbox.
     pub searched_from: Option<Micros>,
+    /// Rows before this are not in lists and on the map either: the index is full.
+    pub listed_from: Option<Micros>,
     /// When the store was looked at; never yet: nothing.
     pub read_at: Option<Micros>,
 }
 
 impl Snapshot {
+    /// The same for lists and the map, which see what has a place in the index only.
+    #[must_use]
+    pub fn for_lists(mut self) -> Self {
+        self.searched_from = self.listed_from;
+        self
+    }
+
     /// Whether a flow may have rows that are not among these: in objects that could not be read, or
     /// in such that are not searched any more.
     pub fn may_miss(&self, rows: &[Row]) -> bool {
@@ -261,9 +273,10 @@ impl Catalog {
         self.read().chains.place(order)
     }
 
-    /// Whether there are messages without a transaction id at all.
+    /// Whether there may be messages without a transaction id at all.
     pub fn has_loose(&self) -> bool {
-        !self.read().chains.is_empty()
+        let inner = self.read();
+        !inner.chains.is_empty() || !inner.far.is_empty()
     }
 
     /// Whether messages without a transaction id hang on these rows.

@@ -130,6 +130,7 @@ impl<'a> Cells<'a> {
             transaction_id: self.owned("transaction_id", row),
             causation_id: self.owned("causation_id", row),
             command: self.owned("command", row),
+            command_id: self.owned("command_id", row),
             trace_id: self.owned("trace_id", row),
             keys: keys
                 .map(|(name, value)| KeyValue { name: name.to_owned(), value: value.to_owned() })

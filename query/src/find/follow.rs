@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use flowtap_record::Micros;
 use flowtap_record::path::InboxName;
-use flowtap_record::{DAY_US, Micros};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use tracing::debug;
@@ -18,7 +18,7 @@ use super::inner::{Inner, Why};
 use super::keeper::{Keeper, narrow};
 use super::known::{Prepared, Source};
 use super::object::Beyond;
-use crate::store::{History, HistoryFile, Trouble};
+use crate::store::{History, Trouble};
 
 /// A look at the store waits so long for indexes of new files. Where they take longer, what was
 /// shown is shown on.
@@ -152,8 +152,9 @@ impl Keeper {
             for flow in again {
                 inner.given_up(flow);
             }
+            inner.follow(table);
             for file in left_out {
-                inner.leave_out(last_at(file));
+                inner.leave_out(&Source::File(file.clone()), file.last_at());
             }
             inner.make_room(catalog.room);
             inner.moves += 1;
@@ -200,10 +201,4 @@ fn outdated(inner: &Inner, table: &History) -> Vec<(u32, Why)> {
         Some((place, why))
     });
     objects.map(|(_, place)| (place, Why::Moved)).chain(files).collect()
-}
-
-/// When the last row of a file was, at the latest.
-fn last_at(file: &HistoryFile) -> Micros {
-    let end_of_day = Micros((i64::from(file.day) + 1) * DAY_US);
-    file.at.map_or(end_of_day, |(_, last)| last)
 }

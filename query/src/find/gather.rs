@@ -9,7 +9,7 @@ use flowtap_record::Kind;
 use super::catalog::Catalog;
 use super::object::hash;
 use super::read::Wanted;
-use super::reading::Keep;
+use super::reading::{Keep, Reach};
 use crate::flow::{Row, RowId};
 
 /// More rows than these are not shown of one flow.
@@ -72,24 +72,45 @@ pub struct Hits {
 impl Catalog {
     /// All rows of a flow; none if there is no such flow.
     pub async fn gather(&self, flow: &FlowId, wanted: Wanted) -> Result<Gathered, String> {
+        self.gather_within(flow, Reach::Far, wanted).await
+    }
+
+    /// The same, for a list.
+    pub(super) async fn gather_within(
+        &self,
+        flow: &FlowId,
+        reach: Reach,
+        wanted: Wanted,
+    ) -> Result<Gathered, String> {
         let (rows, truncated) = match flow {
             FlowId::Transaction(id) => {
                 let hashes = [hash::transaction(id)];
-                let (mut rows, truncated) = self.carriers(&hashes, Keep::Oldest, wanted).await?;
+                let found = self.carriers(&hashes, Keep::Oldest, reach, wanted).await?;
+                let (mut rows, truncated) = found;
                 rows.retain(|row| row.transaction_id.as_ref() == Some(id));
                 (rows, truncated)
             }
-            FlowId::Root(root) => self.root(root, wanted).await?,
+            FlowId::Root(root) => self.root(root, reach, wanted).await?,
         };
-        self.absorb(rows, truncated, wanted).await
+        self.absorb(rows, truncated, reach, wanted).await
     }
 
-    async fn root(&self, root: &RowId, wanted: Wanted) -> Result<(Vec<Row>, bool), String> {
-        let (rows, ()) = self.rows(Wanted::Rules, |catalog| (catalog.place_of(root), ())).await?;
+    async fn root(
+        &self,
+        root: &RowId,
+        reach: Reach,
+        wanted: Wanted,
+    ) -> Result<(Vec<Row>, bool), String> {
+        let find = |catalog: &Self| (catalog.place_of(root), ());
+        let (mut rows, ()) = self.rows(Wanted::Rules, find).await?;
+        if rows.is_empty() {
+            let hashes = [hash::row(&root.boot, root.seq)];
+            rows = self.carriers(&hashes, Keep::Oldest, reach, Wanted::Rules).await?.0;
+        }
         let row = rows.into_iter().find(|row| row.id == *root);
         let event = row.filter(|row| row.transaction_id.is_none()).and_then(|row| row.event_id);
         let Some(event) = event else { return Ok((Vec::new(), false)) };
-        self.loose_rows(&[event], wanted).await
+        self.loose_rows(&[event], reach, wanted).await
     }
 
     /// Adds what has no transaction id and hangs on these rows by causation ids, and the rows that
@@ -98,6 +119,7 @@ impl Catalog {
         &self,
         rows: Vec<Row>,
         mut truncated: bool,
+        reach: Reach,
         wanted: Wanted,
     ) -> Result<Gathered, String> {
         let mut all: HashMap<RowId, Row> =
@@ -128,7 +150,7 @@ impl Catalog {
             }
             let mut hashes: Vec<u64> = new.iter().map(|id| hash::cause(id)).collect();
             hashes.extend(new.iter().filter(|id| causes.contains(*id)).map(|id| hash::event(id)));
-            let (near, cut) = self.carriers(&hashes, Keep::Oldest, Wanted::Rules).await?;
+            let (near, cut) = self.carriers(&hashes, Keep::Oldest, reach, Wanted::Rules).await?;
             truncated |= cut;
             let mut tied: BTreeSet<String> = BTreeSet::new();
             for row in near {
@@ -145,7 +167,7 @@ impl Catalog {
                 }
             }
             let tied: Vec<String> = tied.into_iter().collect();
-            let (found, cut) = self.loose_rows(&tied, wanted).await?;
+            let (found, cut) = self.loose_rows(&tied, reach, wanted).await?;
             truncated |= cut;
             let before = all.len();
             all.extend(found.into_iter().map(|row| (row.id.clone(), row)));
@@ -153,7 +175,7 @@ impl Catalog {
                 break;
             }
         }
-        truncated |= self.conclusions(&mut all, wanted).await?;
+        truncated |= self.conclusions(&mut all, reach, wanted).await?;
         let gathered = Gathered::of(all, truncated);
         Ok(Gathered { related: related.into_iter().collect(), ..gathered })
     }
@@ -162,6 +184,7 @@ impl Catalog {
     async fn conclusions(
         &self,
         all: &mut HashMap<RowId, Row>,
+        reach: Reach,
         wanted: Wanted,
     ) -> Result<bool, String> {
         let hashes: BTreeSet<u64> = concluding(all.values()).collect();
@@ -169,7 +192,7 @@ impl Catalog {
             return Ok(false);
         }
         let hashes: Vec<u64> = hashes.into_iter().collect();
-        let (rows, truncated) = self.carriers(&hashes, Keep::Oldest, wanted).await?;
+        let (rows, truncated) = self.carriers(&hashes, Keep::Oldest, reach, wanted).await?;
         for row in rows {
             let concludes = row.concludes.as_ref().is_some_and(|row| all.contains_key(row));
             if concludes || row.kind == Kind::Transaction {
@@ -183,13 +206,14 @@ impl Catalog {
     async fn loose_rows(
         &self,
         events: &[String],
+        reach: Reach,
         wanted: Wanted,
     ) -> Result<(Vec<Row>, bool), String> {
         if events.is_empty() {
             return Ok((Vec::new(), false));
         }
         let hashes: Vec<u64> = events.iter().map(|event| hash::event(event)).collect();
-        let (rows, truncated) = self.carriers(&hashes, Keep::Oldest, wanted).await?;
+        let (rows, truncated) = self.carriers(&hashes, Keep::Oldest, reach, wanted).await?;
         let ours = |row: &Row| {
             row.transaction_id.is_none()
                 && row.event_id.as_ref().is_some_and(|event| events.contains(event))
@@ -197,12 +221,14 @@ impl Catalog {
         Ok((rows.into_iter().filter(ours).collect(), truncated))
     }
 
-    /// Rows that carry `id` as transaction id, event id, trace id or value of a business key.
+    /// Rows that carry `id` as transaction id, event id, command id, trace id or value of a business key.
     pub async fn hits(&self, id: &str) -> Result<Hits, String> {
-        let hashes = [hash::transaction(id), hash::event(id), hash::trace(id), hash::key(id)];
-        let (rows, truncated) = self.carriers(&hashes, Keep::Newest, Wanted::Rules).await?;
+        let kinds = [hash::transaction, hash::event, hash::command, hash::trace, hash::key];
+        let hashes = kinds.map(|hash| hash(id));
+        let (rows, truncated) =
+            self.carriers(&hashes, Keep::Newest, Reach::Far, Wanted::Rules).await?;
         let says = |row: &Row| {
-            let ids = [&row.transaction_id, &row.event_id, &row.trace_id];
+            let ids = [&row.transaction_id, &row.event_id, &row.command_id, &row.trace_id];
             ids.into_iter().any(|known| known.as_deref() == Some(id))
                 || row.keys.iter().any(|key| key.value == id)
         };
@@ -220,10 +246,11 @@ impl Catalog {
             };
         }
         let hashes: Vec<u64> = hashes.into_iter().collect();
-        let (found, mut truncated) = self.carriers(&hashes, Keep::Newest, Wanted::All).await?;
+        let (found, mut truncated) =
+            self.carriers(&hashes, Keep::Newest, Reach::Far, Wanted::All).await?;
         let mut all: HashMap<RowId, Row> =
             found.into_iter().map(|row| (row.id.clone(), row)).collect();
-        truncated |= self.conclusions(&mut all, Wanted::All).await?;
+        truncated |= self.conclusions(&mut all, Reach::Far, Wanted::All).await?;
         Ok(Gathered::of(all, truncated))
     }
 }

@@ -2,7 +2,7 @@
 //! rows an id leads to. Sources come in any order and go, the oldest first, where there is no more
 //! room. Plain data: who may look at it at the same time is the catalog's affair.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use flowtap_record::path::InboxName;
@@ -15,6 +15,8 @@ use super::known::{Known, Prepared, Source};
 use super::lookup::Lookup;
 use super::loose::Chains;
 use super::object::{Bare, Beyond, LooseRefused, Part, Transaction};
+use crate::store::directory::Directory;
+use crate::store::{History, HistoryFile};
 
 /// Rows without ids, and broker transactions, that wait for the source that they are about.
 const WAITING: usize = 50_000;
@@ -46,9 +48,20 @@ pub(super) struct Inner {
     bare: VecDeque<Bare>,
     transactions: HashMap<u64, Taking>,
     loose_refused: VecDeque<Refusal>,
-    /// Rows up to then may be missing: there was no room for them, or they are gone from the store.
-    pub(super) floor: Option<Micros>,
-    /// Rows up to then may be missing because there was no room.
+    /// Files of what is shown that have no place in the index: rows are found without it.
+    pub(super) far: HashMap<Path, HistoryFile>,
+    /// What tells where in them, the newest of each day first.
+    pub(super) directories: Vec<Arc<Directory>>,
+    /// Those of which a page is broken.
+    pub(super) distrusted: HashSet<Path>,
+    /// Files that turned out not to be readable, until the keeper notes it.
+    pub(super) unreadable: Vec<(HistoryFile, String)>,
+    /// Rows up to then may be gone from the store.
+    gone: Option<Micros>,
+    /// Objects of the inbox that there was no room for, with their last rows: nobody finds them until
+    /// they are in the table.
+    dropped: HashMap<InboxName, Micros>,
+    /// Rows up to then may be missing from lists: there was no room for them.
     pub(super) full: Option<Micros>,
     /// How often sources took the place of others.
     pub(super) moves: u64,
@@ -135,10 +148,32 @@ impl Inner {
     }
 
     /// A source that there is no room for, with rows up to `last`.
-    pub(super) fn leave_out(&mut self, last: Micros) {
+    pub(super) fn leave_out(&mut self, source: &Source, last: Micros) {
         self.marks.skipped += 1;
-        self.floor = self.floor.max(Some(last));
         self.full = self.full.max(Some(last));
+        match source {
+            Source::Inbox(object) => drop(self.dropped.insert(object.name.clone(), last)),
+            Source::File(file) => {
+                self.far.insert(file.meta.location.clone(), file.clone());
+            }
+        }
+    }
+
+    /// Rows up to then may be missing, whatever is asked.
+    pub(super) fn floor(&self) -> Option<Micros> {
+        self.gone.max(self.dropped.values().max().copied())
+    }
+
+    /// What is left out follows what is shown. Files become others of the same day: where that is not
+    /// there any more, they are gone.
+    pub(super) fn follow(&mut self, table: &History) {
+        let there: HashSet<&Path> = table.files.iter().map(|file| &file.meta.location).collect();
+        let days: HashSet<i32> = table.files.iter().map(|file| file.day).collect();
+        for file in self.far.values().filter(|file| !days.contains(&file.day)) {
+            self.gone = self.gone.max(Some(file.last_at()));
+        }
+        self.far.retain(|path, _| there.contains(path));
+        self.dropped.retain(|name, _| !table.progress.covers(name));
     }
 
     /// Forgets a source. What takes its place is there already, so that no flow is ever without rows.
@@ -148,8 +183,8 @@ impl Inner {
         self.by_age.remove(&(last_at, place));
         match why {
             Why::Moved => {}
-            Why::Gone => self.floor = self.floor.max(Some(Micros(last_at))),
-            Why::Full => self.leave_out(Micros(last_at)),
+            Why::Gone => self.gone = self.gone.max(Some(Micros(last_at))),
+            Why::Full => self.leave_out(&known.source, Micros(last_at)),
         }
         self.forget_names(place, &known);
         self.marks.rows -= known.source.rows();

@@ -10,7 +10,7 @@ use flowtap_record::Micros;
 use flowtap_record::path::{HISTORY, InboxName};
 use futures::{StreamExt, stream};
 use object_store::ObjectMeta;
-use tracing::{Instrument as _, info, info_span};
+use tracing::{Instrument as _, info, info_span, warn};
 
 use super::building::Building;
 use super::catalog::{Catalog, Snapshot};
@@ -27,10 +27,13 @@ use super::table::Table;
 use super::twin::{Lesson, Twin};
 use super::unread::{Shelf, began};
 use crate::flow::{Coverage, Gap, Habits};
+use crate::store::directory::Directories;
 use crate::store::{History, InboxObject, Progress, StoreError, Trouble, decode};
 
 /// Objects whose bytes are in memory at the same time while indexes are made.
 const AT_ONCE: usize = 8;
+/// Time between two looks for directories, while the table stays as it is.
+const DIRECTORIES_EVERY: Duration = Duration::from_secs(30);
 /// After so many objects in a row that the store did not give, it is left alone for a while.
 const MANY_FAILED: usize = 3 * AT_ONCE;
 
@@ -58,6 +61,9 @@ pub(super) struct Keeper {
     pub(super) table: Table,
     pub(super) learnt: Arc<Learnt>,
     pub(super) holes: Holes,
+    directories: Directories,
+    /// The version of the table that they were listed for last, and when.
+    directories_of: Option<(u64, Instant)>,
     pub(super) refreshed: Option<Instant>,
     pub(super) listing: Duration,
 }
@@ -78,6 +84,8 @@ impl Default for Keeper {
             table: Table::default(),
             learnt: Arc::default(),
             holes: Holes::default(),
+            directories: Directories::default(),
+            directories_of: None,
             refreshed: None,
             listing: Duration::ZERO,
         }
@@ -112,7 +120,12 @@ impl Keeper {
         catalog.touch();
         let names: HashSet<&InboxName> = listed.iter().map(|(name, _)| name).collect();
         self.forget_gone(catalog, &names, &table);
+        let unreadable = std::mem::take(&mut catalog.write().unreadable);
+        for (file, why) in unreadable {
+            self.table.give_up(&file, why);
+        }
         self.follow(catalog, &names, &table).await;
+        self.look_up_directories(catalog).await;
         let mut new = self.arrivals(listed, &table);
         if !new.is_empty() {
             // By boot and number, and boots by their start: causes come before what they caused.
@@ -145,6 +158,31 @@ impl Keeper {
         for place in gone {
             inner.remove(place, Why::Gone);
         }
+    }
+
+    /// Looks for directories of the files that have no place in the index, where there may be new
+    /// ones: with each version of the table, and once in a while for files that have none yet.
+    async fn look_up_directories(&mut self, catalog: &Catalog) {
+        let wants = {
+            let inner = catalog.read();
+            let known = self.directories_of.filter(|(version, _)| *version == self.shown.version);
+            let old = known.is_none_or(|(_, at)| at.elapsed() > DIRECTORIES_EVERY);
+            !inner.far.is_empty() && (known.is_none() || old && inner.has_uncovered())
+        };
+        if !wants {
+            return;
+        }
+        self.directories_of = Some((self.shown.version, Instant::now()));
+        // What cannot be listed is done without.
+        let looked = self.directories.refresh(catalog.store());
+        if let Err(error) = looked.instrument(info_span!("directories")).await {
+            warn!(%error, "directories cannot be listed");
+            return;
+        }
+        let mut inner = catalog.write();
+        let all = self.directories.newest_first();
+        let all = all.filter(|it| !inner.distrusted.contains(&it.meta.location));
+        inner.directories = all.cloned().collect();
     }
 
     /// Objects that are to be read now, as far as they go beyond what is shown of the table. What
@@ -280,12 +318,14 @@ impl Keeper {
         inner.marks.refused = refused + self.holes.len();
         inner.marks.unread = unread + self.table.missing().count();
         inner.marks.statuses_refused = self.statuses.refused();
+        inner.marks.directories_refused = self.directories.refused() + inner.distrusted.len();
         inner.snapshot = Snapshot {
             world,
             coverage: Arc::new(coverage),
             habits: Arc::new(self.habits.clone()),
             missing: Arc::new(missing),
-            searched_from: inner.floor,
+            searched_from: inner.floor(),
+            listed_from: inner.floor().max(inner.full),
             read_at: Some(now),
         };
     }

@@ -10,7 +10,7 @@ use super::catalog::{Catalog, FlowEntry, Order, Places};
 use super::gather::{FlowId, concluding};
 use super::object::hash;
 use super::read::Wanted;
-use super::reading::Keep;
+use super::reading::{Keep, Reach};
 use crate::flow::{Row, RowId};
 
 /// A flow of a list.
@@ -44,7 +44,7 @@ impl Catalog {
         for (order, Rows { rows, truncated }) in found {
             let Some(id) = rows.iter().find_map(|row| row.transaction_id.clone()) else { continue };
             let (rows, truncated) = if self.are_tied(&rows) {
-                let all = self.absorb(rows.to_vec(), truncated, Wanted::Rules).await?;
+                let all = self.absorb(rows.to_vec(), truncated, Reach::Near, Wanted::Rules).await?;
                 (Arc::new(all.rows), all.truncated)
             } else {
                 (rows, truncated)
@@ -157,7 +157,7 @@ impl Catalog {
         let (rows, ()) = self.rows(Wanted::Rules, root).await?;
         let Some(root) = rows.into_iter().next() else { return Ok(None) };
         let id = FlowId::Root(root.id);
-        let all = self.gather(&id, Wanted::Rules).await?;
+        let all = self.gather_within(&id, Reach::Near, Wanted::Rules).await?;
         Ok(Some(Listed { id, rows: Arc::new(all.rows), truncated: all.truncated }))
     }
 }

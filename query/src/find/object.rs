@@ -4,58 +4,91 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::known::BootRows;
 use crate::flow::{Broker, Gap, Row, Slot};
 use crate::progress::Progress;
 
-/// What a hash is of: equal texts of two kinds do not meet.
+/// Hashes of ids. The lowest bits say what it is an id of, so that equal texts of two kinds do not
+/// meet in the index; the others are the text's, so that a directory tells of all kinds on one page.
 pub mod hash {
-    use super::xxh3_64_with_seed;
+    use super::xxh3_64;
+
+    const TRANSACTION: u64 = 1;
+    const EVENT: u64 = 2;
+    const CAUSE: u64 = 3;
+    const MESSAGE: u64 = 4;
+    const KEY: u64 = 5;
+    const TRACE: u64 = 6;
+    const BROKER_TRANSACTION: u64 = 7;
+    const CONCLUDED: u64 = 8;
+    const ROW: u64 = 9;
+    const COMMAND: u64 = 10;
+    const KINDS: u64 = 15;
 
     /// A transaction id.
     pub fn transaction(id: &str) -> u64 {
-        of(1, id)
+        of(TRANSACTION, id)
     }
 
     /// An event id.
     pub fn event(id: &str) -> u64 {
-        of(2, id)
+        of(EVENT, id)
     }
 
     /// A causation id.
     pub fn cause(id: &str) -> u64 {
-        of(3, id)
-    }
-
-    /// A business key's value.
-    pub fn key(value: &str) -> u64 {
-        of(5, value)
-    }
-
-    /// A trace id.
-    pub fn trace(id: &str) -> u64 {
-        of(6, id)
-    }
-
-    /// A broker transaction of a boot.
-    pub fn broker_transaction(boot: &str, name: &str) -> u64 {
-        of(7, &format!("{boot}/{name}"))
-    }
-
-    /// The row that another concludes.
-    pub fn concluded(boot: &str, seq: i64) -> u64 {
-        of(8, &format!("{boot}/{seq}"))
+        of(CAUSE, id)
     }
 
     /// A fingerprint.
     pub fn message(id: &str) -> u64 {
-        of(4, id)
+        of(MESSAGE, id)
     }
 
-    fn of(domain: u64, text: &str) -> u64 {
-        xxh3_64_with_seed(text.as_bytes(), domain)
+    /// A business key's value.
+    pub fn key(value: &str) -> u64 {
+        of(KEY, value)
+    }
+
+    /// A trace id.
+    pub fn trace(id: &str) -> u64 {
+        of(TRACE, id)
+    }
+
+    /// The id of a command.
+    pub fn command(id: &str) -> u64 {
+        of(COMMAND, id)
+    }
+
+    /// A broker transaction of a boot.
+    pub fn broker_transaction(boot: &str, name: &str) -> u64 {
+        of(BROKER_TRANSACTION, &format!("{boot}/{name}"))
+    }
+
+    /// The row that another concludes.
+    pub fn concluded(boot: &str, seq: i64) -> u64 {
+        of(CONCLUDED, &format!("{boot}/{seq}"))
+    }
+
+    /// A row itself.
+    pub fn row(boot: &str, seq: i64) -> u64 {
+        of(ROW, &format!("{boot}/{seq}"))
+    }
+
+    /// Whether it ties a row to another, and is nothing that a person has in hand.
+    pub(crate) fn is_tie(hash: u64) -> bool {
+        matches!(hash & KINDS, CAUSE | BROKER_TRANSACTION | CONCLUDED)
+    }
+
+    /// Whether it is of a causation id.
+    pub(crate) fn is_cause(hash: u64) -> bool {
+        hash & KINDS == CAUSE
+    }
+
+    fn of(kind: u64, text: &str) -> u64 {
+        xxh3_64(text.as_bytes()) & !KINDS | kind
     }
 }
 

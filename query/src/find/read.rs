@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -13,6 +14,7 @@ use parquet::file::metadata::ParquetMetaData;
 use super::building::{Building, COLUMNS};
 use super::chunks::Chunks;
 use super::columns::Cells;
+use super::ids::{self, Ids};
 use super::known::Source;
 use crate::flow::Row;
 use crate::store::Trouble;
@@ -34,7 +36,7 @@ impl Wanted {
 }
 
 /// Columns that the rules need.
-const RULES: [&str; 41] = [
+const RULES: [&str; 42] = [
     "agent",
     "boot",
     "seq",
@@ -63,6 +65,7 @@ const RULES: [&str; 41] = [
     "transaction_id",
     "causation_id",
     "command",
+    "command_id",
     "trace_id",
     "keys",
     "redelivered",
@@ -169,13 +172,30 @@ impl Opened {
         }
     }
 
-    /// Takes all rows into an index.
-    pub(super) fn index(&self, building: &mut Building) -> Result<(), String> {
-        let reader = self.builder(Some(&COLUMNS)).build().map_err(|error| error.to_string())?;
+    /// Gives some columns of all rows.
+    pub(super) fn batches(
+        &self,
+        columns: &[&str],
+        mut give: impl FnMut(&RecordBatch),
+    ) -> Result<(), String> {
+        let reader = self.builder(Some(columns)).build().map_err(|error| error.to_string())?;
         for batch in reader {
-            building.batch(&batch.map_err(|error| error.to_string())?);
+            give(&batch.map_err(|error| error.to_string())?);
         }
         Ok(())
+    }
+
+    /// Takes all rows into an index.
+    pub(super) fn index(&self, building: &mut Building) -> Result<(), String> {
+        self.batches(&COLUMNS, |batch| building.batch(batch))
+    }
+
+    /// What its rows can be found by.
+    pub(super) fn ids(&self) -> Result<Ids, String> {
+        let mut ids = Ids::default();
+        self.batches(&ids::COLUMNS, |batch| ids.batch(batch))?;
+        ids.sort();
+        Ok(ids)
     }
 
     /// The rows of these numbers, which rise. Of a file the rows themselves say whose they are.

@@ -8,7 +8,9 @@ use futures::{StreamExt, stream};
 use tracing::{Instrument as _, info_span};
 
 use super::catalog::{Catalog, Places};
+use super::far::Far;
 use super::gather::MAX_RECORDS;
+use super::inner::Inner;
 use super::known::{Known, Source};
 use super::read::{ReadError, Wanted};
 use crate::flow::{Row, RowId};
@@ -25,6 +27,15 @@ pub(super) enum Keep {
     Newest,
 }
 
+/// How far is looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Through the index in memory only: a list does not wait for the store.
+    Near,
+    /// Through all there is.
+    Far,
+}
+
 /// Why rows that were looked up are not there.
 enum Trouble {
     /// They are elsewhere now.
@@ -38,13 +49,43 @@ impl Catalog {
         &self,
         hashes: &[u64],
         keep: Keep,
+        reach: Reach,
         wanted: Wanted,
     ) -> Result<(Vec<Row>, bool), String> {
-        self.rows(wanted, |catalog| catalog.cut(hashes, keep)).await
+        let mut tries = 0;
+        loop {
+            let moves = self.read().moves;
+            match self.carriers_once(hashes, keep, reach, wanted).await {
+                Ok(found) => return Ok(found),
+                Err(trouble) => self.once_more(&mut tries, moves, trouble).await?,
+            }
+        }
     }
 
-    /// Reads the rows that `find` finds. A source that cannot be read any more is an error: part of
-    /// an answer is none.
+    async fn carriers_once(
+        &self,
+        hashes: &[u64],
+        keep: Keep,
+        reach: Reach,
+        wanted: Wanted,
+    ) -> Result<(Vec<Row>, bool), Trouble> {
+        // At one moment: a file lies in the index, or is far.
+        let (near, far) = {
+            let inner = self.read();
+            let far = if reach == Reach::Far { inner.far() } else { Far::default() };
+            (cut(&inner, hashes, keep), far)
+        };
+        let (places, near_cut) = near;
+        let far = async { self.read_far(far, hashes, keep, wanted).await.map_err(Trouble::Read) };
+        let (near, (far, far_cut)) = tokio::try_join!(self.read_rows(places, wanted), far)?;
+        let mut rows = near;
+        rows.extend(far);
+        let is_cut = cut_rows(&mut rows, keep);
+        Ok((rows, is_cut || near_cut || far_cut))
+    }
+
+    /// Reads the rows that `find` finds in the index. A source that cannot be read any more is an
+    /// error: part of an answer is none.
     pub(super) async fn rows<T>(
         &self,
         wanted: Wanted,
@@ -52,21 +93,35 @@ impl Catalog {
     ) -> Result<(Vec<Row>, T), String> {
         let mut tries = 0;
         loop {
-            tries += 1;
             let moves = self.read().moves;
             let (places, found) = find(self);
             match self.read_rows(places, wanted).await {
                 Ok(rows) => return Ok((rows, found)),
-                Err(Trouble::Moved) if tries < TRIES => {}
-                Err(Trouble::Moved) => return Err("its rows move too often".to_owned()),
-                Err(Trouble::Read(ReadError::Gone(why))) if tries < TRIES => {
-                    let looked = moves != self.read().moves;
-                    if !looked && let Err(error) = self.look_again().await {
-                        return Err(format!("{why}; {error}"));
-                    }
-                }
-                Err(Trouble::Read(error)) => return Err(error.why()),
+                Err(trouble) => self.once_more(&mut tries, moves, trouble).await?,
             }
+        }
+    }
+
+    /// Whether rows that are not where they were are to be looked up once more; an error: they are
+    /// not. `moves`: how often sources had moved before.
+    async fn once_more(
+        &self,
+        tries: &mut usize,
+        moves: u64,
+        trouble: Trouble,
+    ) -> Result<(), String> {
+        *tries += 1;
+        match trouble {
+            Trouble::Moved if *tries < TRIES => Ok(()),
+            Trouble::Moved => Err("its rows move too often".to_owned()),
+            Trouble::Read(ReadError::Gone(why)) if *tries < TRIES => {
+                let looked = moves != self.read().moves;
+                if !looked && let Err(error) = self.look_again().await {
+                    return Err(format!("{why}; {error}"));
+                }
+                Ok(())
+            }
+            Trouble::Read(error) => Err(error.why()),
         }
     }
 
@@ -148,42 +203,58 @@ impl Catalog {
         found.map(|(place, _, number)| (place, vec![number])).into_iter().collect()
     }
 
-    /// Where the rows lie that carry any of `hashes`. A runaway id must not lead to reading the
-    /// whole store. True: some are left out.
+    /// Where the rows of the index lie that carry any of `hashes`. A runaway id must not lead to
+    /// reading the whole store. True: some are left out.
     pub(super) fn cut(&self, hashes: &[u64], keep: Keep) -> (Places, bool) {
-        let mut rows = self.rows_with(hashes);
-        let is_cut = rows.len() > MAX_RECORDS;
-        if is_cut {
-            let inner = self.read();
-            let time = |(place, row): (u32, u32)| {
-                let known = inner.sources.get(&place);
-                (known.map_or(0, |known| known.time_of(row)), place, row)
-            };
-            let mut timed: Vec<(i64, u32, u32)> = rows.into_iter().map(time).collect();
-            if keep == Keep::Oldest {
-                timed.select_nth_unstable(MAX_RECORDS);
-            } else {
-                timed.select_nth_unstable_by(MAX_RECORDS, |a, b| b.cmp(a));
-            }
-            timed.truncate(MAX_RECORDS);
-            rows = timed.into_iter().map(|(_, place, row)| (place, row)).collect();
-        }
-        (by_place(rows), is_cut)
+        cut(&self.read(), hashes, keep)
     }
 
-    /// Where all rows lie that carry any of `hashes`.
+    /// Where all rows of the index lie that carry any of `hashes`.
     pub(super) fn places_of(&self, hashes: &[u64]) -> Places {
-        by_place(self.rows_with(hashes))
+        by_place(rows_with(&self.read(), hashes))
     }
+}
 
-    fn rows_with(&self, hashes: &[u64]) -> Vec<(u32, u32)> {
-        let inner = self.read();
-        let rows = hashes.iter().flat_map(|&hash| inner.lookup.rows_of(hash));
-        let mut rows: Vec<(u32, u32)> = rows.collect();
-        rows.sort_unstable();
-        rows.dedup();
-        rows
+fn cut(inner: &Inner, hashes: &[u64], keep: Keep) -> (Places, bool) {
+    let mut rows = rows_with(inner, hashes);
+    let is_cut = rows.len() > MAX_RECORDS;
+    if is_cut {
+        let time = |(place, row): (u32, u32)| {
+            let known = inner.sources.get(&place);
+            (known.map_or(0, |known| known.time_of(row)), place, row)
+        };
+        let mut timed: Vec<(i64, u32, u32)> = rows.into_iter().map(time).collect();
+        if keep == Keep::Oldest {
+            timed.select_nth_unstable(MAX_RECORDS);
+        } else {
+            timed.select_nth_unstable_by(MAX_RECORDS, |a, b| b.cmp(a));
+        }
+        timed.truncate(MAX_RECORDS);
+        rows = timed.into_iter().map(|(_, place, row)| (place, row)).collect();
     }
+    (by_place(rows), is_cut)
+}
+
+/// The same of rows that were read.
+pub(super) fn cut_rows(rows: &mut Vec<Row>, keep: Keep) -> bool {
+    if rows.len() <= MAX_RECORDS {
+        return false;
+    }
+    let order = |a: &Row, b: &Row| (a.at, &a.id).cmp(&(b.at, &b.id));
+    match keep {
+        Keep::Oldest => rows.select_nth_unstable_by(MAX_RECORDS, order),
+        Keep::Newest => rows.select_nth_unstable_by(MAX_RECORDS, |a, b| order(b, a)),
+    };
+    rows.truncate(MAX_RECORDS);
+    true
+}
+
+fn rows_with(inner: &Inner, hashes: &[u64]) -> Vec<(u32, u32)> {
+    let rows = hashes.iter().flat_map(|&hash| inner.lookup.rows_of(hash));
+    let mut rows: Vec<(u32, u32)> = rows.collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows
 }
 
 fn by_place(rows: Vec<(u32, u32)>) -> Places {

@@ -211,6 +211,16 @@ impl Table {
         (made, left_out)
     }
 
+    /// A file that was left out for want of room cannot be decoded either.
+    pub(super) fn give_up(&mut self, file: &HistoryFile, why: String) {
+        let path = file.meta.location.clone();
+        warn!(file = %path, why, "file of the table cannot be read");
+        self.taken.remove(&path);
+        let trouble = Trouble::Unbelievable(why);
+        let failed = Failed { trouble, times: 1, again: None, at: file.at, left_out: true };
+        self.failed.insert(path, failed);
+    }
+
     /// Whether files are missing.
     pub(super) fn misses(&self) -> bool {
         !self.failed.is_empty()

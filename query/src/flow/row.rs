@@ -86,6 +86,8 @@ pub struct Row {
     pub causation_id: Option<String>,
     /// The command at the start.
     pub command: Option<String>,
+    /// Its id.
+    pub command_id: Option<String>,
     /// W3C trace id.
     pub trace_id: Option<String>,
     /// Business keys.
@@ -144,6 +146,7 @@ impl Row {
             transaction_id: None,
             causation_id: None,
             command: None,
+            command_id: None,
             trace_id: None,
             keys: Vec::new(),
             redelivered: None,

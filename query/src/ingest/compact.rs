@@ -60,8 +60,7 @@ pub(crate) fn plan(files: &[HistoryFile], now: Micros) -> Option<Job> {
     // The newest day first: most questions are about it.
     days.into_iter().rev().find_map(|(day, mut small)| {
         small.sort_by_key(|file| (file.meta.size, file.meta.location.clone()));
-        let is_over = (i64::from(day) + 1) * DAY_US + LATE_US < now.0;
-        let chosen = if is_over { small } else { of_one_size(&small)? };
+        let chosen = if is_over(day, now) { small } else { of_one_size(&small)? };
         let mut size = 0;
         let files: Vec<HistoryFile> = chosen
             .into_iter()
@@ -74,6 +73,16 @@ pub(crate) fn plan(files: &[HistoryFile], now: Micros) -> Option<Job> {
             .collect();
         (files.len() > 1).then_some(Job { day, files })
     })
+}
+
+/// Whether most late rows of a day are there.
+fn is_over(day: i32, now: Micros) -> bool {
+    (i64::from(day) + 1) * DAY_US + LATE_US < now.0
+}
+
+/// Whether a file stays as it is for long, where nothing is left to be merged.
+pub(super) fn stays(file: &HistoryFile, now: Micros) -> bool {
+    file.meta.size >= LARGE || is_over(file.day, now)
 }
 
 /// The smallest files that are many of about one size: none is eight times as large as the smallest

@@ -8,6 +8,7 @@
 //! inbox later ([`sweep`]). What is made of `history` is kept up beside it ([`crate::derived`]).
 
 pub(crate) mod compact;
+mod directory;
 pub(crate) mod files;
 mod newer;
 mod plan;
@@ -41,6 +42,7 @@ pub use self::retention::{Day, Keep};
 use self::rows::Decoded;
 use crate::derived::Keeper;
 use crate::find::Statuses;
+use crate::store::directory::Directories;
 use crate::store::{History, INGEST, Progress, Store, StoreError, Trouble};
 
 /// Bytes of inbox objects that one commit takes.
@@ -150,6 +152,8 @@ pub struct Counts {
     pub quarantined: Counter,
     /// Files made of small ones.
     pub merged: Counter,
+    /// Directories written.
+    pub directories: Counter,
     /// Rounds that failed; what they left is taken by the next one.
     pub failures: Counter,
     /// Commits of derived tables.
@@ -173,6 +177,9 @@ pub struct Ingester {
     chain: sweep::Chain,
     passes: u64,
     keeper: Keeper,
+    directories: Directories,
+    /// The version of the table that had no use for new directories, and when that was seen.
+    covered: Option<(u64, Instant)>,
 }
 
 /// What one commit makes true.
@@ -199,6 +206,8 @@ impl Ingester {
             uploads: 0,
             chain: sweep::Chain::default(),
             passes: 0,
+            directories: Directories::default(),
+            covered: None,
         }
     }
 
@@ -246,7 +255,27 @@ impl Ingester {
             self.retain(now()).await?;
             self.vacuum(now()).await?;
         }
-        self.compact(now()).await
+        Ok(self.compact(now()).await? || self.cover(now()).await?)
+    }
+
+    /// Writes the directory of a day whose files are in none, where that is worth it. Says whether it
+    /// did: there may be more. Looks for nothing where the table is as it was a while ago.
+    pub async fn cover(&mut self, now: Micros) -> Result<bool, IngestError> {
+        let Some(history) = self.store.history().await? else { return Ok(false) };
+        let looked = self.covered.filter(|(version, _)| *version == history.version);
+        if looked.is_some_and(|(_, at)| at.elapsed() < TIDY_EVERY) {
+            return Ok(false);
+        }
+        let wrote = directory::cover(&self.store, &history, &mut self.directories, now).await?;
+        self.covered = (!wrote).then(|| (history.version, Instant::now()));
+        self.counts.directories.inc_by(u64::from(wrote));
+        Ok(wrote)
+    }
+
+    /// Makes the directories of all days anew, from the table. Returns how many.
+    pub async fn rebuild_directories(&mut self) -> Result<usize, IngestError> {
+        let Some(history) = self.store.history().await? else { return Ok(0) };
+        Ok(directory::rebuild(&self.store, &history, &mut self.directories).await?)
     }
 
     /// Merges small files of one day where that is worth it. Says whether it did: there may be more.

@@ -83,7 +83,8 @@ pub(super) async fn progress(
     delete(store, listed.into_iter().filter(old).map(|meta| meta.location).collect()).await
 }
 
-async fn delete(store: &Store, locations: Vec<Path>) -> Result<usize, StoreError> {
+/// Deletes objects, whoever else does. Returns how many.
+pub(super) async fn delete(store: &Store, locations: Vec<Path>) -> Result<usize, StoreError> {
     let deleted = stream::iter(locations).map(|location| async move {
         match store.objects().delete(&location).await {
             Ok(()) => Ok(1),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use deltalake_core::kernel::LogicalFileView;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use deltalake_core::{DeltaTable, DeltaTableError};
-use flowtap_record::Micros;
 use flowtap_record::path::HISTORY;
+use flowtap_record::{DAY_US, Micros};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use serde::Deserialize;
@@ -34,6 +34,14 @@ pub struct HistoryFile {
     /// Least and greatest `cluster_key` in it; the greatest may be cut off and stands for all that
     /// begin with it.
     pub cluster: Option<(String, String)>,
+}
+
+impl HistoryFile {
+    /// When its last row was, at the latest.
+    pub(crate) fn last_at(&self) -> Micros {
+        let end_of_day = Micros((i64::from(self.day) + 1) * DAY_US);
+        self.at.map_or(end_of_day, |(_, last)| last)
+    }
 }
 
 /// The table at one version.

@@ -1,6 +1,7 @@
 //! What is to be read. Opens the store behind a URL and lists the objects that hold rows, checked
 //! before they are believed. Knows nothing of SQL: its output goes to [`crate::tables`].
 
+pub(crate) mod directory;
 mod footer;
 mod history;
 mod in_order;

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub(crate) mod busy;
+pub(crate) mod counting;
 pub(crate) mod moody;
 pub(crate) mod reshape;
 pub(crate) mod table;

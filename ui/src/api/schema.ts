@@ -166,7 +166,7 @@ export interface components {
          * @description By what an id was found.
          * @enum {string}
          */
-        By: "transaction_id" | "event_id" | "key" | "trace_id";
+        By: "transaction_id" | "event_id" | "command_id" | "key" | "trace_id";
         /** @description Up to when, and for which services, everything was seen. */
         Coverage: {
             /** @description Everything that sidecars saw up to then is in the store. */
@@ -177,7 +177,7 @@ export interface components {
             live: number;
             /** @description When the store was read last. */
             read_at: string | null;
-            /** @description Flows and ids from before are not searched: the index is full, or the store let go of them. */
+            /** @description Rows from before are not searched: the store let go of them, or, for lists and the map, the index is full. */
             searched_from: string | null;
             /** @description `complete to 12:04:31 for 6 of 6 sidecars`. */
             sentence: string;

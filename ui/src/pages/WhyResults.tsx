@@ -12,6 +12,7 @@ import { FlowTable } from "./FlowTable";
 const names: Record<Match["by"], string> = {
   transaction_id: "it is the flow's id",
   event_id: "it is a message's event id",
+  command_id: "it is the command id",
   trace_id: "it is the trace id",
   key: "key",
 };

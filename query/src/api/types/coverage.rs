@@ -24,7 +24,7 @@ pub struct Coverage {
     pub read_at: Option<String>,
     /// The store could not be read since: the answer is as of then.
     pub stale: bool,
-    /// Flows and ids from before are not searched: the index is full, or the store let go of them.
+    /// Rows from before are not searched: the store let go of them, or, for lists and the map, the index is full.
     #[schema(required)]
     pub searched_from: Option<String>,
 }

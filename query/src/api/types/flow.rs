@@ -391,6 +391,8 @@ pub enum By {
     TransactionId,
     /// It is a message's id.
     EventId,
+    /// It is the id of the command that caused messages.
+    CommandId,
     /// It is a business key.
     Key,
     /// It is a trace id.
