@@ -45,7 +45,9 @@ impl FileTable {
     /// is read.
     fn wanted(&self, session: &dyn Session, filters: &[Expr]) -> Result<Vec<PartitionedFile>> {
         let predicate = conjunction(filters.iter().cloned());
-        let Some(predicate) = predicate.filter(|_| !self.opened) else {
+        // Of no files there is nothing to be told, and DataFusion would warn of it.
+        let tells = !self.opened && !self.files.is_empty();
+        let Some(predicate) = predicate.filter(|_| tells) else {
             return Ok(self.files.clone());
         };
         let schema = self.schema.table_schema();
