@@ -38,7 +38,9 @@ async fn ingest(inbox: &Inbox) -> Passed {
 
 fn rows(count: i64) -> Vec<Observation<'static>> {
     let mut rows: Vec<_> = (0..count).map(|it| row(Kind::Publish, NOON + it * SECOND)).collect();
-    rows.iter_mut().for_each(|row| row.session.took_us = Some(7));
+    for row in &mut rows {
+        row.session.took_us = Some(7);
+    }
     rows
 }
 

@@ -18,10 +18,8 @@ pub struct SchemaVersion {
 }
 
 impl SchemaVersion {
-    /// The one of this build.
-    pub fn own() -> Self {
-        SCHEMA_VERSION.parse().expect("a constant, and tested")
-    }
+    /// The one of this build: [`SCHEMA_VERSION`], which a test holds to it.
+    pub const OWN: Self = Self { major: 1, minor: 0 };
 }
 
 impl FromStr for SchemaVersion {
@@ -56,7 +54,7 @@ mod tests {
     #[test]
     fn versions_are_read_compared_and_written() {
         let version = |text: &str| text.parse::<SchemaVersion>();
-        assert_eq!(SchemaVersion::own().to_string(), SCHEMA_VERSION);
+        assert_eq!(SchemaVersion::OWN.to_string(), SCHEMA_VERSION);
         assert_eq!(version("1"), version("1.0"));
         assert!(version("1.9") < version("1.10") && version("1.10") < version("2.0"));
         for wrong in ["", "x", "1.", ".1", "1.2.3", "-1", "1.+2", "99999999999"] {

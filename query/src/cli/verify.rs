@@ -47,7 +47,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Compare with the counters of RabbitMQ's management API, http://HOST:15672
+    /// Compare with the counters of RabbitMQ's management API, `http://HOST:15672`
     #[arg(long, value_name = "URL")]
     against_broker: Option<String>,
 

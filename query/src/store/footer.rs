@@ -66,7 +66,7 @@ pub(crate) fn check(
     };
     let schema: SchemaVersion =
         value(keys::SCHEMA)?.parse().map_err(|why| format!("{}: {why}", keys::SCHEMA))?;
-    let own = SchemaVersion::own();
+    let own = SchemaVersion::OWN;
     if schema.major != own.major {
         return Err(format!("its schema is {schema}, this Flowtap reads {}.x only", own.major));
     }
@@ -118,7 +118,7 @@ fn check_columns(found: &Schema, schema: SchemaVersion) -> Result<(), String> {
         }
     }
     let mut names = found.fields().iter().map(|it| it.name().as_str());
-    if schema <= SchemaVersion::own()
+    if schema <= SchemaVersion::OWN
         && let Some(name) = names.find(|name| known.field_with_name(name).is_err())
     {
         return Err(format!("it has a column {name}, which schema {schema} does not have"));

@@ -134,7 +134,9 @@ fn figures_prove_nothing_after_a_restart_or_where_they_are_off_or_young() {
         History { first: None, clusters: vec!["rabbit@one".into()], ..History::default() };
     assert!(open(&compare(&other, None, &unknown)).contains("it has: rabbit@one"));
     let mut busy = ten();
-    busy.places.values_mut().for_each(|seen| seen.last = NOW);
+    for seen in busy.places.values_mut() {
+        seen.last = NOW;
+    }
     assert!(open(&compare(&counted(109, 109), Some(&earlier()), &busy)).contains("15 seconds"));
     let mut deleted = ten();
     deleted.deleted = ten().places.keys().cloned().collect();
