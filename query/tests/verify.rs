@@ -3,7 +3,10 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{BOOT_1, BOOT_2, Inbox, NOON, SECOND, cars, row, says};
+use flowtap_query::ingest::{Ingester, Keep, Options};
 use flowtap_query::store::Store;
 use flowtap_query::tables::Limits;
 use flowtap_query::verify::{Outcome, Report, What, verify};
@@ -151,4 +154,37 @@ async fn a_silent_agent_and_a_rest_in_a_spool_prove_nothing() {
         why,
         ["rows 3 to 5 are still in its spool", "no status object tells how far it should go"]
     );
+}
+
+#[tokio::test]
+async fn rows_of_days_that_went_by_retention_are_not_missed_and_others_are() {
+    const DAY: i64 = 24 * 3600 * SECOND;
+    let inbox = Inbox::new();
+    let mut rows = publishes(4);
+    rows.extend((0..3).map(|i| {
+        let mut confirm = row(Kind::Confirm, NOON + 3 * DAY + i);
+        confirm.concludes = Some(RowRef { boot: None, seq: Seq(i + 2) });
+        confirm
+    }));
+    inbox.put("a", BOOT_1, 1, &rows);
+    // One of whom nothing is left.
+    inbox.put("b", BOOT_1, 1, &publishes(3));
+    says(&inbox, "a", BOOT_1, AgentState::Ended, 9, 9);
+    says(&inbox, "b", BOOT_1, AgentState::Ended, 3, 3);
+    let keep = Keep { age: Some(Duration::from_hours(48)), bytes: None };
+    let options = Options { grace: Duration::ZERO, keep };
+    let mut ingester = Ingester::new(Store::open(&inbox.url()).unwrap(), options);
+    let now = Micros(NOON + 3 * DAY);
+    while ingester.pass(now).await.unwrap().more {}
+    assert_eq!(found(&report(&inbox).await), [(What::Missing, "a", 8, 9)]);
+    assert_eq!(ingester.retain(now).await.unwrap().len(), 1);
+    let kept = report(&inbox).await;
+    assert_eq!(found(&kept), [(What::Missing, "a", 8, 9)], "what was to be kept is missed");
+    assert_eq!(kept.kept_from, Some(Micros(NOON + DAY / 2)));
+    inbox.put("a", BOOT_1, 9, &[row(Kind::Publish, NOON + 3 * DAY + 9)]);
+    assert_eq!(found(&report(&inbox).await), [(What::Missing, "a", 8, 8)]);
+    inbox.put("a", BOOT_1, 8, &[row(Kind::Publish, NOON + 3 * DAY + 8)]);
+    let report = report(&inbox).await;
+    assert_eq!(report.outcome(), Outcome::Clean, "{report:#?}");
+    assert_eq!(report.rows, 5);
 }

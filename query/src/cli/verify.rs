@@ -142,6 +142,10 @@ fn words(report: &Report) -> String {
     let mut text = format!(
         "{headline}: {rows} rows of {boots} starts of {agents} sidecars; {gaps} gaps reported\n"
     );
+    if let Some(from) = report.kept_from {
+        let _ =
+            writeln!(text, "what was before {from} may have gone by retention and is not missed");
+    }
     let problems = report.problems.iter().map(|one| {
         let what = one.what.as_str().to_owned();
         vec![what, one.agent.clone(), one.boot.clone(), range(one.first, one.last)]

@@ -45,3 +45,4 @@ pub use object::{MapKey, hash};
 pub use read::Wanted;
 pub(crate) use status::Statuses;
 pub use unread::Missing;
+pub(crate) use unread::began;

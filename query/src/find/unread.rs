@@ -136,7 +136,7 @@ pub(super) fn longer(before: Option<Duration>) -> Duration {
 }
 
 /// When a start of an agent began: a boot is a UUID of version 7, which begins with the time.
-pub(super) fn began(boot: &str) -> Micros {
+pub(crate) fn began(boot: &str) -> Micros {
     let digits: String = boot.chars().filter(char::is_ascii_hexdigit).take(12).collect();
     Micros(i64::from_str_radix(&digits, 16).unwrap_or(0).saturating_mul(1000))
 }

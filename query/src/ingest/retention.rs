@@ -11,7 +11,13 @@ use flowtap_record::{DAY_US, Micros};
 use tracing::info;
 
 use super::{IngestError, compact, table};
-use crate::store::{HistoryFile, Store, day_text};
+use crate::store::{HistoryFile, Store, StoreError, day_text};
+
+/// The application id whose version says how often days were taken out of `history`: who sees a day's
+/// files replaced learns by it that they were merged.
+pub(crate) const RETENTION: &str = "flowtap-retention";
+/// The application id whose version is the first day that no day went after, as days since 1970-01-01.
+const KEPT_FROM: &str = "flowtap-kept-from";
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,12 +89,25 @@ pub(super) async fn run(
     let dates: Vec<String> = gone.iter().map(|day| format!("'{}'", day.date())).collect();
     let operation =
         DeltaOperation::Delete { predicate: Some(format!("day IN ({})", dates.join(", "))) };
-    let done = table::tidy(store, HISTORY, table, actions, operation).await?;
+    let trouble = |error| store.table_trouble(HISTORY, error);
+    let times = table::number(table, RETENTION).await.map_err(trouble)? + 1;
+    let last = gone.iter().filter_map(|day| u64::try_from(day.day).ok()).max().unwrap_or_default();
+    let from = table::number(table, KEPT_FROM).await.map_err(trouble)?.max(last + 1);
+    let apps = vec![(RETENTION, times), (KEPT_FROM, from)];
+    let done = table::tidy_with(store, HISTORY, table, actions, apps, operation).await?;
     if done {
         let rows: usize = gone.iter().map(|day| day.rows).sum();
         info!(days = gone.len(), rows, "past retention, taken out of history");
     }
     Ok(done)
+}
+
+/// From when on all days are kept; none: no day ever went. Rows before may be gone.
+pub(crate) async fn kept_from(store: &Store) -> Result<Option<Micros>, StoreError> {
+    let Some(table) = store.delta(HISTORY).await? else { return Ok(None) };
+    let day = table::number(&table, KEPT_FROM).await;
+    let day = day.map_err(|error| store.table_trouble(HISTORY, error))?;
+    Ok(i64::try_from(day).ok().filter(|day| *day > 0).map(|day| Micros(day * DAY_US)))
 }
 
 /// Deletes files that no version of a table within its file retention needs: replaced ones, those of

@@ -20,9 +20,6 @@ use crate::store::{Store, StoreError};
 const CHECKPOINT_EVERY: u64 = 20;
 /// The application id of those who take files away, or add columns.
 const TIDY: &str = "flowtap-tidy";
-/// The application id whose version says how often days were taken out of `history`: who sees a day's
-/// files replaced learns by it that they were merged.
-pub(crate) const RETENTION: &str = "flowtap-retention";
 /// Old commits are looked for so often.
 const CLEAN_LOG_EVERY: u64 = 200;
 
@@ -177,9 +174,9 @@ pub(crate) fn append() -> DeltaOperation {
     }
 }
 
-/// Commits actions that take files away or add columns. Delta's own check lets two merges of the same files through,
-/// which would double their rows: so all who do this take turns at one number. False: somebody
-/// else was quicker.
+/// Commits actions that take files away or add columns. Delta's own check lets two merges of the same
+/// files through, which would double their rows: so all who do this take turns at one number. False:
+/// somebody else was quicker.
 pub(super) async fn tidy(
     store: &Store,
     name: &str,
@@ -187,11 +184,20 @@ pub(super) async fn tidy(
     actions: Vec<Action>,
     operation: DeltaOperation,
 ) -> Result<bool, StoreError> {
+    tidy_with(store, name, table, actions, Vec::new(), operation).await
+}
+
+/// The same with further application transactions.
+pub(super) async fn tidy_with(
+    store: &Store,
+    name: &str,
+    table: &DeltaTable,
+    actions: Vec<Action>,
+    mut apps: Vec<(&str, u64)>,
+    operation: DeltaOperation,
+) -> Result<bool, StoreError> {
     let trouble = |error| store.table_trouble(name, error);
-    let mut apps = vec![(TIDY, number(table, TIDY).await.map_err(trouble)? + 1)];
-    if matches!(operation, DeltaOperation::Delete { .. }) {
-        apps.push((RETENTION, number(table, RETENTION).await.map_err(trouble)? + 1));
-    }
+    apps.push((TIDY, number(table, TIDY).await.map_err(trouble)? + 1));
     match commit(table, actions, &apps, operation).await {
         Ok(_) => Ok(true),
         Err(error) if is_conflict(&error) => Ok(false),

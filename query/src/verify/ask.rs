@@ -2,6 +2,7 @@
 //! grow with the number of agents.
 
 use datafusion::prelude::SessionContext;
+use flowtap_record::Micros;
 use flowtap_record::path::InboxName;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -49,7 +50,10 @@ impl From<OutputError> for VerifyError {
 pub(super) struct BootRows {
     pub(super) count: i64,
     pub(super) last: i64,
-    pub(super) holes: Vec<Range>,
+    /// When the last was.
+    pub(super) last_at: Option<Micros>,
+    /// Rows that are not there, and when the last one before them was.
+    pub(super) holes: Vec<(Range, Option<Micros>)>,
     pub(super) doubled: Vec<i64>,
     /// The last row that it had when it died, by its successor's word.
     pub(super) known_last: Option<i64>,
@@ -147,11 +151,13 @@ impl Asked {
         struct Count {
             count: i64,
             last: Option<i64>,
+            last_at: Option<i64>,
         }
         #[derive(Deserialize)]
         struct Step {
             seq: i64,
             before: i64,
+            before_at: Option<i64>,
         }
         #[derive(Deserialize)]
         struct Died {
@@ -160,12 +166,16 @@ impl Asked {
         let (agent, boot) = (text(agent), text(boot));
         let of = format!("agent = {agent} AND boot = {boot}");
         let counts: Vec<Count> = self
-            .ask(&format!("SELECT count(*) AS count, max(seq) AS last FROM history WHERE {of}"))
+            .ask(&format!(
+                "SELECT count(*) AS count, max(seq) AS last, \
+                   arrow_cast(max(at), 'Int64') AS last_at FROM history WHERE {of}"
+            ))
             .await?;
         let steps: Vec<Step> = self
             .ask(&format!(
-                "SELECT seq, before FROM ( \
-                   SELECT seq, lag(seq, 1, 0) OVER (ORDER BY seq) AS before \
+                "SELECT seq, before, arrow_cast(before_at, 'Int64') AS before_at FROM ( \
+                   SELECT seq, lag(seq, 1, 0) OVER (ORDER BY seq) AS before, \
+                     lag(at) OVER (ORDER BY seq) AS before_at \
                    FROM history WHERE {of}) \
                  WHERE seq <> before + 1 ORDER BY seq"
             ))
@@ -179,12 +189,14 @@ impl Asked {
         let mut rows = BootRows {
             count: counts.first().map_or(0, |counted| counted.count),
             last: counts.first().and_then(|counted| counted.last).unwrap_or_default(),
+            last_at: counts.first().and_then(|counted| counted.last_at).map(Micros),
             known_last: died.first().and_then(|died| died.last),
             ..BootRows::default()
         };
-        for Step { seq, before } in steps {
+        for Step { seq, before, before_at } in steps {
             if seq > before {
-                rows.holes.push(Range { first: before + 1, last: seq - 1 });
+                let hole = Range { first: before + 1, last: seq - 1 };
+                rows.holes.push((hole, before_at.map(Micros)));
             } else {
                 rows.doubled.push(seq);
             }

@@ -7,6 +7,9 @@
 //! - a publish that awaits a confirm has one, where its channel went on and no `gap` lies over it;
 //! - every row that an agent says it uploaded, or left behind when it died, is there.
 //!
+//! Where days went by retention, rows before the first day that is kept may be gone: what lies behind
+//! the last row before it is no hole.
+//!
 //! [`against_broker`] holds the rows against the counters of a RabbitMQ besides.
 
 mod ask;
@@ -22,8 +25,9 @@ use flowtap_record::path::{HISTORY, InboxName};
 use flowtap_record::{AgentStatus, Micros};
 use serde::Serialize;
 
-use crate::find::Statuses;
+use crate::find::{Statuses, began};
 use crate::flow::{Coverage, Life};
+use crate::ingest::retention;
 use crate::store::Store;
 use crate::tables::{Limits, TablesError, context};
 
@@ -54,6 +58,9 @@ pub struct Report {
     pub named: Vec<Named>,
     /// Gaps of other kinds: what was never given a number.
     pub gaps: i64,
+    /// Days before this moment went by retention; their rows are not missed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_from: Option<Micros>,
     /// What came of the comparison with a broker, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broker: Option<Compared>,
@@ -160,10 +167,12 @@ pub async fn verify(store: &Store, limits: &Limits, now: Micros) -> Result<Repor
     let mut statuses = Statuses::default();
     statuses.refresh(store, now).await.map_err(TablesError::from)?;
     let asked = Asked::new(context(store, limits).await?);
+    // After the rows: days that go meanwhile are known to have gone.
+    let kept_from = retention::kept_from(store).await.map_err(TablesError::from)?;
 
     let said = statuses.said(&std::collections::HashMap::new());
     let coverage = Coverage::new(said.clone(), Vec::new(), now);
-    let mut report = Report::default();
+    let mut report = Report { kept_from, ..Report::default() };
     let mut agents: BTreeMap<String, BTreeMap<String, Option<AgentStatus>>> = BTreeMap::new();
     for (agent, boot) in asked.boots().await? {
         agents.entry(agent).or_default().insert(boot, None);
@@ -174,7 +183,8 @@ pub async fn verify(store: &Store, limits: &Limits, now: Micros) -> Result<Repor
     }
     let refused = asked.refused().await?;
     for (agent, boots) in &agents {
-        let one = One { asked: &asked, agent, boots, coverage: &coverage, refused: &refused };
+        let refused = &refused;
+        let one = One { asked: &asked, agent, boots, coverage: &coverage, refused, kept_from };
         one.check(&mut report).await?;
     }
     report.agents = agents.len();
@@ -228,19 +238,22 @@ struct One<'a> {
     boots: &'a BTreeMap<String, Option<AgentStatus>>,
     coverage: &'a Coverage,
     refused: &'a [InboxName],
+    kept_from: Option<Micros>,
 }
 
 impl One<'_> {
     async fn check(&self, report: &mut Report) -> Result<(), VerifyError> {
-        let lost = self.lost(report).await?;
+        let mut lost = self.lost(report).await?;
         report.gaps += self.asked.gaps(self.agent).await?;
         let mut pending: BTreeMap<&str, i64> = BTreeMap::new();
         for (boot, status) in self.boots {
             let rows = self.asked.rows(self.agent, boot).await?;
             report.rows += rows.count;
-            let named = lost.get(boot.as_str()).cloned().unwrap_or_default();
+            let named = lost.entry(boot.clone()).or_default();
             let end = named.last().map_or(rows.last, |last| last.max(rows.last));
-            self.numbers(boot, &rows, &named, report);
+            self.let_go(boot, &rows, end, named);
+            self.numbers(boot, &rows, named, report);
+            let end = named.last().map_or(end, |last| last.max(end));
             self.tail(boot, status.as_ref(), end, &rows, report);
             pending.insert(boot, end);
         }
@@ -270,11 +283,24 @@ impl One<'_> {
         Ok(lost)
     }
 
+    /// Adds what may have gone by retention: rows are in the order of their times, so it lies behind a
+    /// row, or the boot's start, before the days that are kept.
+    fn let_go(&self, boot: &str, rows: &BootRows, end: i64, lost: &mut Ranges) {
+        let Some(kept_from) = self.kept_from else { return };
+        let begins_before = |at: Option<Micros>| at.unwrap_or_else(|| began(boot)) < kept_from;
+        for (hole, _) in rows.holes.iter().filter(|(_, before)| begins_before(*before)) {
+            lost.add(hole.first, hole.last);
+        }
+        if begins_before(rows.last_at) {
+            lost.add(end + 1, i64::MAX);
+        }
+    }
+
     fn numbers(&self, boot: &str, rows: &BootRows, named: &Ranges, report: &mut Report) {
         for &seq in &rows.doubled {
             report.problems.push(self.problem(What::Doubled, boot, seq, seq));
         }
-        for hole in rows.holes.iter().flat_map(|hole| named.without(*hole)) {
+        for hole in rows.holes.iter().flat_map(|(hole, _)| named.without(*hole)) {
             report.problems.push(self.problem(What::Missing, boot, hole.first, hole.last));
         }
     }

@@ -38,7 +38,7 @@ impl Ranges {
             if range.first > next {
                 left.push(Range { first: next, last: range.first - 1 });
             }
-            next = next.max(range.last + 1);
+            next = next.max(range.last.saturating_add(1));
         }
         if next <= whole.last {
             left.push(Range { first: next, last: whole.last });
