@@ -54,6 +54,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::sql::duration)]
     late_after: Duration,
 
+    /// Memory for the index of what is newest; rows that have no place in it are found by their ids in
+    /// the store's directories
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = super::tidy::bytes)]
+    index_bytes: u64,
+
     /// Leave the table `history` as it is: somebody else runs `flowtap ingest`
     #[arg(long, conflicts_with_all = ["grace", "keep", "keep_bytes"])]
     no_ingest: bool,
@@ -116,7 +121,9 @@ async fn prepare(args: &Args) -> Result<(Server, Option<Ingester>), (u8, String)
         .map_err(|error| (if error.is_usage() { USAGE } else { FAILED }, error.to_string()))?;
     let ingester = (!args.no_ingest).then(|| Ingester::new(store.clone(), args.ingest.options()));
     let counts = ingester.as_ref().map(Ingester::counts).unwrap_or_default();
-    let answers = Answers::new(Arc::new(Catalog::new(store))).with_patience(args.late_after);
+    let room = usize::try_from(args.index_bytes).unwrap_or(usize::MAX);
+    let catalog = Arc::new(Catalog::new(store).with_room(room));
+    let answers = Answers::new(catalog).with_patience(args.late_after);
     let listener = TcpListener::bind(addresses.as_slice())
         .await
         .map_err(|error| (FAILED, format!("--listen {} cannot be bound: {error}", args.listen)))?;
