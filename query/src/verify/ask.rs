@@ -148,7 +148,7 @@ impl Asked {
     /// How the rows of a boot are numbered.
     pub(super) async fn rows(&self, agent: &str, boot: &str) -> Result<BootRows, VerifyError> {
         #[derive(Deserialize)]
-        struct Count {
+        struct Numbered {
             count: i64,
             last: Option<i64>,
             last_at: Option<i64>,
@@ -165,7 +165,7 @@ impl Asked {
         }
         let (agent, boot) = (text(agent), text(boot));
         let of = format!("agent = {agent} AND boot = {boot}");
-        let counts: Vec<Count> = self
+        let counts: Vec<Numbered> = self
             .ask(&format!(
                 "SELECT count(*) AS count, max(seq) AS last, \
                    arrow_cast(max(at), 'Int64') AS last_at FROM history WHERE {of}"
