@@ -2,8 +2,10 @@
 //! made from the files ([`crate::ingest`]), never trusted over them. Each names the files that it
 //! covers; a file that none covers is searched without.
 //!
-//!     derived/directory/day=2026-11-21/<uuid>.dir
-//!     [pages][ties][files, as JSON][tail]
+//! ```text
+//! derived/directory/day=2026-11-21/<uuid>.dir
+//! [pages][ties][files, as JSON][tail]
+//! ```
 //!
 //! Entries are sorted by hash, in [`page`]s whose place is computed. What is read once and kept is
 //! behind them: the files, and the ties.
