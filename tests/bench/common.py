@@ -19,12 +19,12 @@ def pinned(core, command):
 class Child:
     """A child process with its log; killed with its group at the end."""
 
-    def __init__(self, command, log):
+    def __init__(self, command, log, env=None):
         self.log = open(log, "wb")
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
             # The agent takes every FLOWTAP_* variable for a key of its own.
-            env={name: value for name, value in os.environ.items() if name != "FLOWTAP_CACHE"},
+            env=env or {name: value for name, value in os.environ.items() if name != "FLOWTAP_CACHE"},
             start_new_session=True)
         self.pid = self.process.pid
 

@@ -75,14 +75,7 @@ class Flowtap:
     def serve(self, log, *arguments):
         words = [self.program, "serve", "--store", self.store, "--no-ingest", "--listen",
                  f"127.0.0.1:{SERVE}", *arguments]
-        outside = dict(os.environ)
-        os.environ.clear()
-        os.environ.update(self.env)
-        try:
-            return Child(words, log)
-        finally:
-            os.environ.clear()
-            os.environ.update(outside)
+        return Child(words, log, self.env)
 
 
 def main():
@@ -117,9 +110,8 @@ def measure(options, at, started):
                           capture_output=True, text=True).stdout.strip()
     orders, rows = (int(word.split()[0]) for word in said.split(","))
     print(f"{said}, {options.days} days, {os.cpu_count()} cores", flush=True)
-    os.environ |= {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
     gateway = Child([CACHE / "bin/versitygw", "--port", f"127.0.0.1:{GATEWAY}", "posix", at / "data"],
-                    at / "gateway.log")
+                    at / "gateway.log", os.environ | {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET})
     started.append(gateway)
     for port, slow in ((METER, []), (SLOW, ["--delay"])):
         started.append(Child([options.s3meter, str(port), str(GATEWAY), *slow], at / f"meter-{port}.log"))
