@@ -8,6 +8,7 @@ use deltalake_core::DeltaTable;
 use deltalake_core::kernel::Action;
 use deltalake_core::protocol::DeltaOperation;
 use flowtap_record::Micros;
+use flowtap_record::path::HISTORY;
 use futures::TryStreamExt as _;
 use prometheus_client::metrics::counter::Counter;
 use tracing::{info, warn};
@@ -129,7 +130,7 @@ impl Keeper {
             return Ok(None);
         };
         let retention = table::number(&history_table, RETENTION).await;
-        let retention = retention.map_err(|error| self.store.table_trouble("history", error))?;
+        let retention = retention.map_err(|error| self.store.table_trouble(HISTORY, error))?;
         let split = covered.split(&history, Some(retention));
         let mut put = self.put(&split).await?;
         let void = split.void.iter().map(|file| compact::remove(&self.of.table(), file, true));

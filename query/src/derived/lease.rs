@@ -6,9 +6,8 @@
 use std::time::Duration;
 
 use flowtap_record::Micros;
-use futures::TryStreamExt as _;
+use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -49,13 +48,8 @@ pub(super) async fn take<'a>(
     owner: &'a str,
 ) -> Result<Option<Lease<'a>>, StoreError> {
     let folder = Path::from(format!("derived/{}/lease", of.name));
-    let listed: Vec<Path> = store
-        .objects()
-        .list(Some(&folder))
-        .map_ok(|meta| meta.location)
-        .try_collect()
-        .await
-        .map_err(|error| store.unreadable(error))?;
+    let listed = store.list(&folder).await?;
+    let listed: Vec<Path> = listed.into_iter().map(|meta| meta.location).collect();
     let newest = listed.iter().filter_map(|it| Some((number(it)?, it))).max();
     let mut lease = Lease { store, folder, owner, number: 0 };
     if let Some((number, location)) = newest {
@@ -135,13 +129,8 @@ impl Lease<'_> {
         let until = now().plus(holds.as_micros() as i64);
         let word = Word { owner: self.owner.to_owned(), until };
         let text = serde_json::to_vec(&word).map_err(|error| self.store.away(error.to_string()))?;
-        let options = PutOptions::from(PutMode::Create);
-        let location = self.location();
-        match self.store.objects().put_opts(&location, PutPayload::from(text), options).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            Err(error) => Err(self.store.unreadable(error)),
-        }
+        let created = self.store.create(&self.location(), text).await;
+        created.map_err(|error| self.store.unreadable(error))
     }
 
     fn location(&self) -> Path {

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowtap_record::{DAY_US, Micros};
-use futures::TryStreamExt as _;
+use object_store::ObjectMeta;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
 use super::Derived;
+use crate::ingest::sweep;
 use crate::store::{History, HistoryFile, Store, StoreError, day_text};
 
 /// What does not count any more is kept for so long, for readers that began before.
@@ -87,18 +87,7 @@ impl State {
             return Ok(Self::default());
         }
         let location = location(of, number);
-        let got = store.objects().get(&location).await.map_err(|error| store.unreadable(error))?;
-        let broken = |why: String| store.broken(&location, why);
-        if got.meta.size > MAX_BYTES {
-            return Err(broken(format!("{} bytes are too many", got.meta.size)));
-        }
-        let bytes = got.bytes().await.map_err(|error| store.unreadable(error))?;
-        let state: Self =
-            serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-        if state.number != number {
-            return Err(broken(format!("it says it is number {}", state.number)));
-        }
-        Ok(state)
+        store.numbered(&location, MAX_BYTES, number, |state: &Self| state.number).await
     }
 
     /// Puts it under the first number above the one before that nobody has taken, and bears that
@@ -108,12 +97,9 @@ impl State {
         loop {
             self.number += 1;
             let text = serde_json::to_vec(&self).map_err(|error| store.away(error.to_string()))?;
-            let options = PutOptions::from(PutMode::Create);
-            let location = location(of, self.number);
-            match store.objects().put_opts(&location, PutPayload::from(text), options).await {
-                Ok(_) => return Ok(self),
-                Err(object_store::Error::AlreadyExists { .. }) => {}
-                Err(error) => return Err(store.unreadable(error)),
+            let created = store.create(&location(of, self.number), text).await;
+            if created.map_err(|error| store.unreadable(error))? {
+                return Ok(self);
             }
         }
     }
@@ -134,7 +120,7 @@ fn folder(of: &Derived) -> Path {
 }
 
 fn location(of: &Derived, number: u64) -> Path {
-    Path::from(format!("{}/state/{number:020}.json", of.folder()))
+    folder(of).join(format!("{number:020}.json"))
 }
 
 /// Deletes states that nobody needs any more, and the folders of versions before this one. Returns how
@@ -146,12 +132,7 @@ pub(super) async fn sweep(
     now: Micros,
 ) -> Result<usize, StoreError> {
     let name = format!("derived/{}", of.name);
-    let listed: Vec<ObjectMeta> = store
-        .objects()
-        .list(Some(&Path::from(name.as_str())))
-        .try_collect()
-        .await
-        .map_err(|error| store.unreadable(error))?;
+    let listed = store.list(&Path::from(name.as_str())).await?;
     let counts = location(of, counts.number);
     let states = folder(of);
     let is_past = |meta: &&ObjectMeta| {
@@ -163,14 +144,6 @@ pub(super) async fn sweep(
         let is_old_state = path.prefix_matches(&states) && *path < counts;
         age > KEPT_US && (is_old_state || version.is_some_and(|it| it < of.version))
     };
-    let mut deleted = 0;
-    for meta in listed.iter().filter(is_past) {
-        match store.objects().delete(&meta.location).await {
-            Ok(()) => deleted += 1,
-            // Another process was quicker.
-            Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(store.unreadable(error)),
-        }
-    }
-    Ok(deleted)
+    let past = listed.iter().filter(is_past).map(|meta| meta.location.clone());
+    sweep::delete(store, past.collect()).await
 }

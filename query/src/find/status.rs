@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use flowtap_record::{AgentStatus, Micros, path};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt as _};
 use tracing::warn;
@@ -31,13 +31,7 @@ impl Statuses {
     /// Reads what is new. A status that cannot be read or believed is left out, counted, and told
     /// once; of one that was read before, the last that could be believed stays.
     pub(crate) async fn refresh(&mut self, store: &Store, now: Micros) -> Result<(), StoreError> {
-        let folder = Path::from("agents");
-        let listed: Vec<_> = store
-            .objects()
-            .list(Some(&folder))
-            .try_collect()
-            .await
-            .map_err(|error| store.unreadable(error))?;
+        let listed = store.list(&Path::from("agents")).await?;
         let before = self.listed_at.replace(now);
         let there: HashSet<&Path> = listed.iter().map(|meta| &meta.location).collect();
         self.known.retain(|path, _| there.contains(path));

@@ -96,26 +96,39 @@ fn of_one_size<'a>(sorted: &[&'a HistoryFile]) -> Option<Vec<&'a HistoryFile>> {
 /// Merges the files of a job and puts the new one in their place. False: somebody else changed one of
 /// them meanwhile; nothing is done then.
 pub(super) async fn run(store: &Store, table: &DeltaTable, job: &Job) -> Result<bool, IngestError> {
-    let (merged, _) = merge(store, job, &rows::table_schema(), SORTED_BY, None).await?;
-    let rows = job.rows();
-    if merged.rows != rows {
-        return Err(IngestError::Encode(format!(
-            "{} rows came of {rows}: nothing is replaced",
-            merged.rows
-        )));
-    }
-    let add = files::put(store, HISTORY, merged, false).await;
-    let add = add.map_err(|error| store.unreadable(error))?;
-    let size = add.size;
-    let mut actions: Vec<Action> =
-        job.files.iter().map(|file| remove(HISTORY, file, false)).collect();
-    actions.push(Action::Add(add));
+    let schema = rows::table_schema();
+    let (actions, size) = replace(store, HISTORY, job, &schema, SORTED_BY, None).await?;
     let operation = DeltaOperation::Optimize { predicate: None, target_size: TARGET as i64 };
     let done = table::tidy(store, HISTORY, table, actions, operation).await?;
     if done {
-        info!(day = day_text(job.day), files = job.files.len(), rows, size, "compacted");
+        let (day, rows) = (day_text(job.day), job.rows());
+        info!(day, files = job.files.len(), rows, size, "compacted");
     }
     Ok(done)
+}
+
+/// Writes the file that takes the place of those of a job, with rows put together where there is a
+/// `fold`. Returns what a commit has to do for it, and the file's size.
+pub(crate) async fn replace(
+    store: &Store,
+    table: &str,
+    job: &Job,
+    schema: &Schema,
+    by: SortedBy,
+    fold: Option<Box<dyn Fold>>,
+) -> Result<(Vec<Action>, i64), IngestError> {
+    let folds = fold.is_some();
+    let (merged, read) = merge(store, job, schema, by, fold).await?;
+    let (came, rows) = (if folds { read } else { merged.rows }, job.rows());
+    if came != rows {
+        let why = format!("{came} rows came of {rows}: nothing is replaced");
+        return Err(IngestError::Encode(why));
+    }
+    let add = files::put(store, table, merged, false).await;
+    let add = add.map_err(|error| store.unreadable(error))?;
+    let size = add.size;
+    let removed = job.files.iter().map(|file| remove(table, file, false));
+    Ok((removed.chain([Action::Add(add)]).collect(), size))
 }
 
 /// The action that takes a file out of a table. The file itself stays.
@@ -180,7 +193,7 @@ impl Out {
 
 /// The rows of all files of a job as one file of a table of these columns, in order, and how many rows
 /// were read for it. Files are read side by side: little of each is in memory.
-pub(crate) async fn merge(
+async fn merge(
     store: &Store,
     job: &Job,
     table: &Schema,

@@ -73,16 +73,12 @@ pub(crate) fn encode(batches: &[RecordBatch], by: SortedBy) -> Result<Vec<File>,
     order.sort_unstable();
     let batches: Vec<&RecordBatch> = batches.iter().collect();
     let one_day = |rows: &[Placed<'_>]| {
-        let schema = batches[0].schema();
-        let in_file: Vec<usize> =
-            (0..schema.fields().len()).filter(|it| schema.field(*it).name() != "day").collect();
-        let schema = schema.project(&in_file).map_err(|error| error.to_string())?;
-        let mut writer = FileWriter::new(rows[0].0, Arc::new(schema), by)?;
+        let schema = columns(&batches[0].schema()).map_err(|error| error.to_string())?;
+        let mut writer = FileWriter::new(rows[0].0, schema, by)?;
         for chunk in rows.chunks(CHUNK_ROWS) {
             let places: Vec<(usize, usize)> = chunk.iter().map(|it| (it.4, it.5)).collect();
             let sorted = interleave_record_batch(&batches, &places);
-            let sorted = sorted.and_then(|sorted| sorted.project(&in_file));
-            writer.write(&sorted.map_err(|error| error.to_string())?)?;
+            writer.write(&without_day(&sorted.map_err(|error| error.to_string())?)?)?;
         }
         writer.finish()
     };

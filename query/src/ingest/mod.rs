@@ -2,10 +2,11 @@
 //! whatever dies on the way.
 //!
 //! One pass: look at what is committed, list the inbox, plan ([`plan`]), read and check rows
-//! ([`take`], [`rows`]; what is [`newer`] waits), put sorted files ([`files`]), claim a progress object, commit files and progress
-//! together ([`table`]). Only the commit counts: what was put for one that never came is not seen by
-//! anybody. Who loses a race begins again with what the winner left. Objects are taken out of the
-//! inbox later ([`sweep`]). What is made of `history` is kept up beside it ([`crate::derived`]).
+//! ([`take`], [`rows`]; what is [`newer`] waits), put sorted files ([`files`]), claim a progress object,
+//! commit files and progress together ([`table`]). Only the commit counts: what was put for one that
+//! never came is not seen by anybody. Who loses a race begins again with what the winner left. Objects
+//! are taken out of the inbox later ([`sweep`]). What is made of `history` is kept up beside it
+//! ([`crate::derived`]).
 
 pub(crate) mod compact;
 mod directory;
@@ -15,9 +16,10 @@ mod plan;
 mod probe;
 pub(crate) mod retention;
 mod rows;
-mod sweep;
+pub(crate) mod sweep;
 pub(crate) mod table;
 mod take;
+mod types;
 mod uploads;
 
 use std::collections::{HashMap, HashSet};
@@ -32,18 +34,17 @@ use flowtap_record::path::{HISTORY, InboxName};
 use flowtap_record::{AgentState, DAY_US, Micros};
 use futures::{StreamExt as _, stream};
 use object_store::ObjectMeta;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use tracing::{info, warn};
 
 use self::files::SortedBy;
 use self::plan::Take;
 pub use self::retention::{Day, Keep};
 use self::rows::Decoded;
+pub use self::types::{Counts, IngestError, Options, Passed};
 use crate::derived::Keeper;
 use crate::find::Statuses;
 use crate::store::directory::Directories;
-use crate::store::{History, INGEST, Progress, Store, StoreError, Trouble};
+use crate::store::{History, INGEST, Progress, Store, Trouble};
 
 /// Bytes of inbox objects that one commit takes.
 const COMMIT_BYTES: u64 = 64 << 20;
@@ -59,110 +60,6 @@ const MAX_TOLD: usize = 10_000;
 const TIDY_EVERY: Duration = Duration::from_hours(1);
 /// How `history` is clustered.
 const SORTED_BY: SortedBy = SortedBy { key: "cluster_key", time: "at" };
-
-/// Why nothing was taken.
-#[derive(Debug, thiserror::Error)]
-pub enum IngestError {
-    /// The store, or what lies in it.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Rows could not be made a file.
-    #[error("{0}")]
-    Encode(String),
-    /// The store does not keep two writers apart.
-    #[error(
-        "store {0} accepts a second create of the same object: writing the history there would not \
-         be safe. Use a store with conditional puts (If-None-Match), or a folder"
-    )]
-    Unsafe(String),
-    /// A newer Flowtap writes the table.
-    #[error(
-        "store {url}: the table {table} has columns that this flowtap does not know ({columns}), for a \
-         newer one writes it: nothing is written, or they would be lost. Upgrade flowtap; reading goes on"
-    )]
-    Newer {
-        /// The store.
-        url: String,
-        /// The table.
-        table: String,
-        /// Their names.
-        columns: String,
-    },
-    /// The table cannot be brought to the columns of this Flowtap.
-    #[error("store {url}: the table {table} cannot be written: its column {column} {why}")]
-    Columns {
-        /// The store.
-        url: String,
-        /// The table.
-        table: String,
-        /// The column.
-        column: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Others were quicker, again and again.
-    #[error("other ingesters commit all the time")]
-    Races,
-}
-
-/// How it is done.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Inbox objects stay for so long after their rows are committed.
-    pub grace: Duration,
-    /// What goes when it is too old or too much.
-    pub keep: Keep,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { grace: Duration::from_mins(10), keep: Keep::default() }
-    }
-}
-
-/// What a pass did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Passed {
-    /// Objects taken.
-    pub objects: usize,
-    /// Rows taken.
-    pub rows: usize,
-    /// Objects put into quarantine.
-    pub quarantined: usize,
-    /// Objects that wait behind one that is missing.
-    pub waiting: usize,
-    /// Objects that wait for a newer Flowtap.
-    pub newer: usize,
-    /// Objects deleted from the inbox.
-    pub swept: usize,
-    /// There is more to be taken at once.
-    pub more: bool,
-    /// The version of the table afterwards.
-    pub version: u64,
-}
-
-/// What was done since the start, for metrics. Clones count together.
-#[derive(Clone, Debug, Default)]
-pub struct Counts {
-    /// Rows committed.
-    pub rows: Counter,
-    /// Objects whose rows were committed.
-    pub objects: Counter,
-    /// Objects put into quarantine.
-    pub quarantined: Counter,
-    /// Files made of small ones.
-    pub merged: Counter,
-    /// Directories written.
-    pub directories: Counter,
-    /// Rounds that failed; what they left is taken by the next one.
-    pub failures: Counter,
-    /// Commits of derived tables.
-    pub derived: Counter,
-    /// Times that derived tables could not be kept up; the next time makes up for it.
-    pub derived_failures: Counter,
-    /// Objects that wait for a newer Flowtap, as of the last pass.
-    pub newer: Gauge,
-}
 
 /// Moves rows of one store.
 pub struct Ingester {

@@ -74,17 +74,12 @@ pub(super) async fn progress(
             meta.location.as_ref() < counts.as_str() || meta.location.as_ref().contains("probe-")
         }
     };
-    let listed: Vec<ObjectMeta> = store
-        .objects()
-        .list(Some(&Path::from("ingest")))
-        .try_collect()
-        .await
-        .map_err(|error| store.unreadable(error))?;
+    let listed = store.list(&Path::from("ingest")).await?;
     delete(store, listed.into_iter().filter(old).map(|meta| meta.location).collect()).await
 }
 
 /// Deletes objects, whoever else does. Returns how many.
-pub(super) async fn delete(store: &Store, locations: Vec<Path>) -> Result<usize, StoreError> {
+pub(crate) async fn delete(store: &Store, locations: Vec<Path>) -> Result<usize, StoreError> {
     let deleted = stream::iter(locations).map(|location| async move {
         match store.objects().delete(&location).await {
             Ok(()) => Ok(1),

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use flowtap_record::path::InboxName;
 use flowtap_record::{Micros, Seq, path};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
@@ -176,18 +175,7 @@ impl Progress {
             return Ok(Self::default());
         }
         let location = Path::from(path::ingest(number));
-        let got = store.objects().get(&location).await.map_err(|error| store.unreadable(error))?;
-        let broken = |why: String| store.broken(&location, why);
-        if got.meta.size > MAX_BYTES {
-            return Err(broken(format!("{} bytes are too many", got.meta.size)));
-        }
-        let bytes = got.bytes().await.map_err(|error| store.unreadable(error))?;
-        let progress: Self =
-            serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-        if progress.number != number {
-            return Err(broken(format!("it says it is number {}", progress.number)));
-        }
-        Ok(progress)
+        store.numbered(&location, MAX_BYTES, number, |progress: &Self| progress.number).await
     }
 
     /// Puts it under the first number above `number` that nobody has taken, and bears that number.
@@ -199,12 +187,8 @@ impl Progress {
                 store: "progress",
                 source: error.into(),
             })?;
-            let location = Path::from(path::ingest(self.number));
-            let options = PutOptions::from(PutMode::Create);
-            match store.objects().put_opts(&location, PutPayload::from(text), options).await {
-                Ok(_) => return Ok(self),
-                Err(object_store::Error::AlreadyExists { .. }) => {}
-                Err(error) => return Err(error),
+            if store.create(&Path::from(path::ingest(self.number)), text).await? {
+                return Ok(self);
             }
         }
     }

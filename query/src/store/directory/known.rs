@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt as _};
 use tracing::warn;
@@ -26,12 +26,7 @@ impl Directories {
     /// Looks which are there and reads what is new. One that is not whole is told of once, and is
     /// as good as missing.
     pub(crate) async fn refresh(&mut self, store: &Store) -> Result<(), StoreError> {
-        let listed: Vec<ObjectMeta> = store
-            .objects()
-            .list(Some(&Path::from(FOLDER)))
-            .try_collect()
-            .await
-            .map_err(|error| store.unreadable(error))?;
+        let listed = store.list(&Path::from(FOLDER)).await?;
         let there: HashSet<&Path> = listed.iter().map(|meta| &meta.location).collect();
         self.known.retain(|path, _| there.contains(path));
         let new = listed.iter().filter(|meta| !self.known.contains_key(&meta.location));
